@@ -1,0 +1,112 @@
+"""What a loaded face adapter is, seen from the bridge to the host. Families build subclasses; `inject` applies them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .identity import Identity
+
+if TYPE_CHECKING:
+    from .layers.gated_attention import GatedSelfAttention
+    from .registry import DetectionReport
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """What a user may choose about the tokens of an identity.
+
+    Attributes:
+        shortcut_scale: weight ``s`` of the shortcut of FaceID-PlusV2 (official default 1.0); others ignore it.
+        negative: True gives the unconditional rows the family's own negative tokens; False lets the family's term
+            skip those rows.
+    """
+
+    shortcut_scale: float = 1.0
+    negative: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityTokens:
+    """The tokens of one identity for one adapter.
+
+    Attributes:
+        cond: (1, T, C) for the positive rows.
+        uncond: (1, T, C) for the negative rows, or None where nothing is added to them.
+    """
+
+    cond: Tensor
+    uncond: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """A low-rank change of one weight: ``weight += up @ down`` (scale 1, no alpha). up (out, r), down (r, in)."""
+
+    up: Tensor
+    down: Tensor
+
+
+class Adapter(ABC):
+    """A face adapter read from a file. Its weights never change after construction.
+
+    Attributes:
+        report: what was recognised, for the user.
+        network: every module of the adapter, in one place for the host's memory manager.
+        digest: identifies the file's content (sha256 of its header and size, see `checkpoint`).
+        base: ``"sd15"`` or ``"sdxl"``.
+        context_dim: width of the base model's text context.
+    """
+
+    report: DetectionReport
+    network: nn.Module
+    digest: str
+    base: str
+    context_dim: int
+
+    @abstractmethod
+    def tokens(self, identity: Identity, options: TokenOptions) -> IdentityTokens:
+        """Project an identity to this adapter's tokens, on the device and in the dtype of `network`.
+
+        Raises:
+            EncoderMismatch: the identity lacks a feature, or has it in another width; names both widths.
+        """
+
+
+class CrossAttentionAdapter(Adapter):
+    """Adds a second, identity-driven attention to every text cross-attention (attn2) of a UNet."""
+
+    @property
+    @abstractmethod
+    def layer_widths(self) -> Sequence[int]:
+        """Width of each attn2 layer, in the order of the file: down blocks, up blocks, middle block."""
+
+    @abstractmethod
+    def keys_values(self, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Project tokens (B, T, C) to one (B, T, width) pair of keys and values per layer, in file order."""
+
+    @abstractmethod
+    def low_rank(self) -> Mapping[tuple[int, str], LowRank]:
+        """Weight changes by (attention index counting attn1 and attn2 in file order, one of q k v out); may be empty."""
+
+
+class GatedAttentionAdapter(Adapter):
+    """Puts a gated self-attention layer between attn1 and attn2 of every transformer block of a UNet."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> Mapping[str, GatedSelfAttention]:
+        """The layers by diffusers block path, such as ``down_blocks.0.attentions.0.transformer_blocks.0``."""
+
+
+def module_device_dtype(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of a module's first floating-point parameter (CPU and float32 where it has none)."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return torch.device("cpu"), torch.float32
