@@ -1,0 +1,85 @@
+"""A picture mask on the token grids of a UNet, resized once for each grid."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from ..faces.errors import BadMask
+from .memo import Memo
+from .shared import Shared
+
+
+class LatentMask(Shared):
+    """Where an identity acts.
+
+    Args:
+        mask: (H, W) or (B, H, W), 0..1, of any size: it is resized bilinearly to each level's token grid. B is 1 (every picture of the
+            batch), or the number of pictures or frames sampled together (one mask each).
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = _checked(mask)
+        self._memo: Memo[Tensor] = Memo(limit=16)
+        self.digest = hashlib.sha256(self._mask.numpy().tobytes() + repr(tuple(self._mask.shape)).encode()).hexdigest()
+
+    def rows(self, tokens: Tensor, chunks: int, extra: Mapping[str, Any]) -> Tensor:
+        """The mask for hidden states ``tokens`` (chunks * R, N, C): (chunks * R or 1, N, 1) in their dtype and device."""
+        height, width = token_grid(extra, tokens.shape[1])
+        per_chunk = tokens.shape[0] // chunks
+        key = (height, width, chunks, per_chunk, tokens.dtype, tokens.device)
+        return self._memo.get(key, lambda: self._resized(height, width, chunks, per_chunk).to(tokens))
+
+    def _resized(self, height: int, width: int, chunks: int, per_chunk: int) -> Tensor:
+        count = self._mask.shape[0]
+        if count not in (1, per_chunk):
+            raise BadMask(
+                "identity mask",
+                expected=f"one mask, or one for each of the {per_chunk} pictures sampled together",
+                found=f"{count} masks",
+                cure="give a single mask or match the batch size of the latent",
+            )
+        small = F.interpolate(self._mask[:, None], size=(height, width), mode="bilinear", align_corners=False, antialias=False)
+        rows = small.reshape(count, height * width, 1)
+        return rows if count == 1 else rows.repeat(chunks, 1, 1)
+
+
+def _checked(mask: Tensor) -> Tensor:
+    if mask.dim() == 2:
+        mask = mask[None]
+    if mask.dim() != 3 or mask.numel() == 0:
+        raise BadMask(
+            "identity mask",
+            expected="a mask (H, W) or (B, H, W) with at least one pixel",
+            found=f"the shape {tuple(mask.shape)}",
+            cure="connect a MASK that is not empty",
+        )
+    mask = mask.detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(mask).all()):
+        raise BadMask("identity mask", expected="values 0..1", found="values that are not finite", cure="repair the mask before applying")
+    return mask.clamp(0, 1).contiguous()
+
+
+def token_grid(extra: Mapping[str, Any], tokens: int) -> tuple[int, int]:
+    """Height and width of the token grid with ``tokens`` cells, found along the chain of halvings of the latent's shape.
+
+    Raises:
+        BadMask: when no level of the latent has that many cells.
+    """
+    shape = extra.get("original_shape")
+    height, width = (int(shape[-2]), int(shape[-1])) if shape is not None else (0, 0)
+    while height * width > tokens:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    if height * width != tokens or tokens == 0:
+        raise BadMask(
+            "identity mask",
+            expected="a model whose token grid is the latent halved some times",
+            found=f"{tokens} tokens for the latent shape {tuple(shape) if shape is not None else 'unknown'}",
+            cure="remove the mask, or the node that changes the model's resolution between levels",
+        )
+    return height, width
