@@ -92,7 +92,9 @@ class CrossAttentionAdapter(Adapter):
 
     @abstractmethod
     def low_rank(self) -> Mapping[tuple[int, str], LowRank]:
-        """Weight changes by (attention index counting attn1 and attn2 in file order, one of q k v out); may be empty."""
+        """Weight changes by (attention index counting attn1 and attn2 in file order, one of q k v out); may be
+        empty.
+        """
 
 
 class GatedAttentionAdapter(Adapter):

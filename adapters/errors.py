@@ -16,7 +16,9 @@ class UnsafeCheckpoint(LikenessError):
 class UnknownCheckpoint(LikenessError):
     """No family recognises the file; carries every family's reason."""
 
-    def __init__(self, what: str, *, expected: str, found: str, cure: str, reasons: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, what: str, *, expected: str, found: str, cure: str, reasons: dict[str, str] | None = None
+    ) -> None:
         super().__init__(what, expected=expected, found=found, cure=cure)
         self.reasons = reasons or {}
 

@@ -30,7 +30,9 @@ class CallState:
 
 
 def read_sigma(extra: Mapping[str, Any]) -> float:
-    """The sigma of this call; the largest possible one where the host names none, so that ranges from the start hold."""
+    """The sigma of this call; the largest possible one where the host names none, so that ranges from the start
+    hold.
+    """
     sigmas = extra.get("sigmas")
     return float("inf") if sigmas is None else float(sigmas[0])
 

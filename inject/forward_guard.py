@@ -1,4 +1,6 @@
-"""Around each forward pass of a patched model: sets up the call's state, loads beside-weights, counts the layers that ran."""
+"""Around each forward pass of a patched model: sets up the call's state, loads beside-weights, counts the layers that
+ran.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..adapters.errors import PatchIncomplete
-from .call_state import STATE_KEY, CallState
+from .call_state import STATE_KEY, CallState, call_state
 from .host import has_wrappers
 from .managed import ManagedNetwork
 from .shared import Shared
@@ -19,7 +21,8 @@ Wrapper = Callable[[ApplyModel, dict[str, Any]], Any]
 class _Verified(Shared):
     """The patch table that was seen complete last; a run with the same table is not counted again.
 
-    Accelerators may leave out blocks after the first step of a run on purpose; a table that another node changed is a new one.
+    Accelerators may leave out blocks after the first step of a run on purpose; a table that another node changed is a
+    new one.
     """
 
     def __init__(self) -> None:
@@ -50,7 +53,7 @@ class ForwardGuard(Shared):
             for network in self.beside:
                 network.load_beside()
         options = args["c"].get("transformer_options", {})
-        state = CallState()
+        state = call_state(options) or CallState()
         ran = False
 
         def counted(*inputs: Any, **named: Any) -> Any:

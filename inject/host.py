@@ -1,7 +1,8 @@
 """Import names of old and new ComfyUI in one place. Nothing is imported before it is asked for.
 
-Facts: the package host of mid 2024 keeps `folder_paths` and friends under `comfy.cmd`, upstream keeps them at the top level; wrappers,
-hooks and `patcher_extension` exist only upstream. Versions are never compared by number: the package host has none that means anything.
+Facts: the package host of mid 2024 keeps `folder_paths` and friends under `comfy.cmd`, upstream keeps them at the top
+level; wrappers, hooks and `patcher_extension` exist only upstream. Versions are never compared by number: the package
+host has none that means anything.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def _takes_transformer_options(function: Any) -> bool:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, extra: Mapping[str, Any]) -> Tensor:
-    """The attention the user chose for this host, on (B, N, heads * d); looked up at call time so that overrides hold."""
+    """The attention the user chose for this host, on (B, N, heads * d); looked up at call time so that overrides
+    hold.
+    """
     function = _attention_module().optimized_attention
     if _takes_transformer_options(function):
         return function(q, k, v, heads, attn_precision=extra.get("attn_precision"), transformer_options=extra)

@@ -1,7 +1,7 @@
 """Order and names of a UNet's transformer blocks: the host's (input, middle, output), the files' (down, up, middle).
 
-The tables are read off the model at hand, not typed: any SD1.5 or SDXL layout of any width is covered. SDXL's middle block is
-``("middle", 0)`` at run time.
+The tables are read off the model at hand, not typed: any SD1.5 or SDXL layout of any width is covered. SDXL's middle
+block is ``("middle", 0)`` at run time.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-from torch import nn
 
 from ..adapters.errors import BaseModelMismatch
 
@@ -62,26 +60,30 @@ def unet_layers(model: Any) -> tuple[UNetLayer, ...]:
     return tuple(layers)
 
 
-def _down(unet: nn.Module) -> Iterator[UNetLayer]:
+def _down(unet: Any) -> Iterator[UNetLayer]:
     level, attention = 0, 0
     for number, block in enumerate(unet.input_blocks):
-        yield from _layers(block, ("input", number), f"input_blocks.{number}", f"down_blocks.{level}.attentions.{attention}")
+        yield from _layers(
+            block, ("input", number), f"input_blocks.{number}", f"down_blocks.{level}.attentions.{attention}"
+        )
         if any(type(part).__name__ == "Downsample" for part in block):
             level, attention = level + 1, 0
         elif number > 0:
             attention += 1
 
 
-def _up(unet: nn.Module) -> Iterator[UNetLayer]:
+def _up(unet: Any) -> Iterator[UNetLayer]:
     level, attention = 0, 0
     for number, block in enumerate(unet.output_blocks):
-        yield from _layers(block, ("output", number), f"output_blocks.{number}", f"up_blocks.{level}.attentions.{attention}")
+        yield from _layers(
+            block, ("output", number), f"output_blocks.{number}", f"up_blocks.{level}.attentions.{attention}"
+        )
         attention += 1
         if any(type(part).__name__ == "Upsample" for part in block):
             level, attention = level + 1, 0
 
 
-def _middle(unet: nn.Module) -> Iterator[UNetLayer]:
+def _middle(unet: Any) -> Iterator[UNetLayer]:
     yield from _layers(unet.middle_block, ("middle", 0), "middle_block", "mid_block.attentions.0")
 
 

@@ -19,7 +19,8 @@ class LatentMask(Shared):
     """Where an identity acts.
 
     Args:
-        mask: (H, W) or (B, H, W), 0..1, of any size: it is resized bilinearly to each level's token grid. B is 1 (every picture of the
+        mask: (H, W) or (B, H, W), 0..1, of any size: it is resized bilinearly to each level's token grid. B is 1
+        (every picture of the
             batch), or the number of pictures or frames sampled together (one mask each).
     """
 
@@ -29,7 +30,9 @@ class LatentMask(Shared):
         self.digest = hashlib.sha256(self._mask.numpy().tobytes() + repr(tuple(self._mask.shape)).encode()).hexdigest()
 
     def rows(self, tokens: Tensor, chunks: int, extra: Mapping[str, Any]) -> Tensor:
-        """The mask for hidden states ``tokens`` (chunks * R, N, C): (chunks * R or 1, N, 1) in their dtype and device."""
+        """The mask for hidden states ``tokens`` (chunks * R, N, C): (chunks * R or 1, N, 1) in their dtype and
+        device.
+        """
         height, width = token_grid(extra, tokens.shape[1])
         per_chunk = tokens.shape[0] // chunks
         key = (height, width, chunks, per_chunk, tokens.dtype, tokens.device)
@@ -44,7 +47,9 @@ class LatentMask(Shared):
                 found=f"{count} masks",
                 cure="give a single mask or match the batch size of the latent",
             )
-        small = F.interpolate(self._mask[:, None], size=(height, width), mode="bilinear", align_corners=False, antialias=False)
+        small = F.interpolate(
+            self._mask[:, None], size=(height, width), mode="bilinear", align_corners=False, antialias=False
+        )
         rows = small.reshape(count, height * width, 1)
         return rows if count == 1 else rows.repeat(chunks, 1, 1)
 
@@ -61,12 +66,18 @@ def _checked(mask: Tensor) -> Tensor:
         )
     mask = mask.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(mask).all()):
-        raise BadMask("identity mask", expected="values 0..1", found="values that are not finite", cure="repair the mask before applying")
+        raise BadMask(
+            "identity mask",
+            expected="values 0..1",
+            found="values that are not finite",
+            cure="repair the mask before applying",
+        )
     return mask.clamp(0, 1).contiguous()
 
 
 def token_grid(extra: Mapping[str, Any], tokens: int) -> tuple[int, int]:
-    """Height and width of the token grid with ``tokens`` cells, found along the chain of halvings of the latent's shape.
+    """Height and width of the token grid with ``tokens`` cells, found along the chain of halvings of the latent's
+    shape.
 
     Raises:
         BadMask: when no level of the latent has that many cells.

@@ -12,7 +12,9 @@ def clone_model(model: Any) -> Any:
     options = dict(clone.model_options)
     transformer = dict(options.get("transformer_options", {}))
     transformer["patches"] = {name: list(patches) for name, patches in transformer.get("patches", {}).items()}
-    transformer["patches_replace"] = {name: dict(slots) for name, slots in transformer.get("patches_replace", {}).items()}
+    transformer["patches_replace"] = {
+        name: dict(slots) for name, slots in transformer.get("patches_replace", {}).items()
+    }
     for name in ("patches", "patches_replace"):
         if not transformer[name]:
             del transformer[name]

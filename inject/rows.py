@@ -1,4 +1,6 @@
-"""Which rows of a batch are positive and which negative. The order is the host's choice and changes from call to call."""
+"""Which rows of a batch are positive and which negative. The order is the host's choice and changes from call to
+call.
+"""
 
 from __future__ import annotations
 

@@ -68,14 +68,18 @@ class Golden:
         return parity.fill_module(module, self.salt)
 
     def filled(self, shapes: dict[str, Sequence[int]]) -> dict[str, Tensor]:
-        """A state dict filled by the rule under the names of ``shapes``; 0-dim entries are (1,) as the rule has them."""
+        """A state dict filled by the rule under the names of ``shapes``; 0-dim entries are (1,) as the rule has
+        them.
+        """
         return {name: parity.tensor_for(name, tuple(shape) or (1,), self.salt) for name, shape in shapes.items()}
 
     def check(self, name: str, got: Tensor, tolerance: float = 1e-5) -> None:
         """Assert ``|got - expected| <= tolerance * (1 + |expected|)`` for the stored tensor ``name``."""
         expected = self.tensors[name]
         got = got.detach().to(expected.dtype)
-        assert got.shape == expected.shape, f"{self.path.stem}:{name}: shape {tuple(got.shape)} != {tuple(expected.shape)}"
+        assert got.shape == expected.shape, (
+            f"{self.path.stem}:{name}: shape {tuple(got.shape)} != {tuple(expected.shape)}"
+        )
         assert torch.isfinite(got).all(), f"{self.path.stem}:{name}: not finite"
         error = ((got - expected).abs() / (1 + expected.abs())).max().item() if got.numel() else 0.0
         assert error <= tolerance, f"{self.path.stem}:{name}: error {error:.3g} > {tolerance:g}"

@@ -130,6 +130,7 @@ def _import_upstream(checkout: Path, base: Path) -> None:
     options.enable_args_parsing(False)
     args = importlib.import_module("comfy.cli_args").args
     args.cpu, args.base_directory, args.disable_api_nodes, args.fp32_text_enc = True, str(base), True, True
+    args.use_pytorch_cross_attention = True
     # utils before nodes: nodes.py puts comfy/ first on sys.path, where utils.py would hide the package of that name.
     importlib.import_module("utils.extra_config")
     for name in ("folder_paths", "comfy.model_management", "nodes", "execution"):
@@ -143,6 +144,7 @@ def _import_package(base: Path) -> None:
         )
     args = importlib.import_module("comfy.cli_args").args
     args.cpu, args.cwd, args.fp32_text_enc, args.disable_known_models = True, str(base), True, True
+    args.use_pytorch_cross_attention = True
     importlib.import_module("comfy.cmd.folder_paths")
     importlib.import_module("comfy.cmd.execution")
     vanilla = importlib.import_module("comfy.nodes.vanilla_node_importing")

@@ -1,0 +1,198 @@
+"""Applies an identity to a MODEL: checks the fit, projects the tokens, patches a clone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..adapters.adapter import CrossAttentionAdapter, GatedAttentionAdapter, TokenOptions
+from ..adapters.errors import BaseModelMismatch
+from ..adapters.identity import Identity
+from . import attention, gated
+from .forward_guard import ForwardGuard
+from .host import model_management
+from .layer_map import UNetLayer, unet_layers
+from .loaded import LoadedAdapter
+from .low_rank import set_low_rank
+from .masks import LatentMask
+from .patching import (
+    attention_slot,
+    clone_model,
+    forward_wrapper,
+    middle_patches,
+    set_attention_slot,
+    set_middle_patches,
+)
+from .schedule import StepRange, step_range
+
+BASE_TITLES = {"sd15": "SD1.5", "sdxl": "SDXL"}
+
+
+@dataclass(frozen=True)
+class ApplyOptions:
+    """What a user sets on the apply node.
+
+    Attributes:
+        strength: factor of the identity term; 0 adds nothing.
+        start_percent, end_percent: fractions of the schedule between which the term acts.
+        mask: where it acts, or None.
+        lora_strength: strength of the adapter's own LoRA (official: 1, whatever ``strength`` is).
+        tokens: choices about the tokens.
+    """
+
+    strength: float = 1.0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    mask: torch.Tensor | None = None
+    lora_strength: float = 1.0
+    tokens: TokenOptions = TokenOptions()
+
+
+def apply_identity(model: Any, loaded: LoadedAdapter, identity: Identity, options: ApplyOptions) -> Any:
+    """Return a clone of MODEL that shows the identity; the MODEL that came in is left as it was.
+
+    Raises:
+        BaseModelMismatch: the adapter is for another base model.
+        EncoderMismatch: the identity was made by an encoder this adapter does not take.
+    """
+    layers = unet_layers(model)
+    check_base(loaded, layers)
+    steps = step_range(model, options.start_percent, options.end_percent)
+    clone = clone_model(model)
+    if isinstance(loaded.adapter, CrossAttentionAdapter):
+        _patch_cross_attention(clone, loaded, identity, options, layers, steps)
+    elif isinstance(loaded.adapter, GatedAttentionAdapter):
+        _patch_gated(clone, loaded, identity, options, layers, steps)
+    return clone
+
+
+def check_base(loaded: LoadedAdapter, layers: Sequence[UNetLayer]) -> None:
+    """Compare an adapter's layers with the model's.
+
+    Raises:
+        BaseModelMismatch: naming the number of layers, the text context and the widths of both.
+    """
+    adapter = loaded.adapter
+    expected = _adapter_widths(loaded, layers)
+    found = [layer.width for layer in layers]
+    contexts = {layer.context_dim for layer in layers}
+    if expected == found and contexts == {adapter.context_dim}:
+        return
+    base = BASE_TITLES.get(adapter.base, adapter.base)
+    raise BaseModelMismatch(
+        adapter.report.title,
+        expected=f"an {base} model with {_described(expected, {adapter.context_dim})}",
+        found=_described(found, contexts),
+        cure=f"connect an {base} model, or load the adapter made for this one",
+    )
+
+
+def _adapter_widths(loaded: LoadedAdapter, layers: Sequence[UNetLayer]) -> list[int]:
+    adapter = loaded.adapter
+    if isinstance(adapter, CrossAttentionAdapter):
+        return list(adapter.layer_widths)
+    if isinstance(adapter, GatedAttentionAdapter):
+        known = [adapter.layers[layer.path].width for layer in layers if layer.path in adapter.layers]
+        return known if len(known) == len(adapter.layers) else [layer.width for layer in adapter.layers.values()]
+    return []
+
+
+def _described(widths: Sequence[int], contexts: set[int]) -> str:
+    runs: list[tuple[int, int]] = []
+    for width in widths:
+        if runs and runs[-1][0] == width:
+            runs[-1] = (width, runs[-1][1] + 1)
+        else:
+            runs.append((width, 1))
+    shown = ", ".join(f"{count} of width {width}" for width, count in runs) or "none"
+    context = "/".join(map(str, sorted(contexts))) or "unknown"
+    return f"{len(widths)} cross-attention layers ({shown}) and text context {context}"
+
+
+def _compute_dtype(model: Any) -> torch.dtype:
+    """The dtype the model's hidden states have, so that keys and values are cast once, here."""
+    manual = getattr(model.model, "manual_cast_dtype", None)
+    dtype = manual or model.model_dtype() or torch.float32
+    return dtype if dtype in (torch.float16, torch.bfloat16, torch.float32) else torch.float32
+
+
+def _term_key(loaded: LoadedAdapter, identity: Identity, mask: LatentMask | None, steps: StepRange) -> str:
+    """Same file, same identity, same place, same steps: the same term, which a second application replaces."""
+    parts = (
+        loaded.adapter.digest,
+        identity.digest,
+        mask.digest if mask else "",
+        steps.start_percent,
+        steps.end_percent,
+    )
+    return hashlib.sha256(repr(parts).encode("utf-8")).hexdigest()
+
+
+def _patch_cross_attention(
+    clone: Any,
+    loaded: LoadedAdapter,
+    identity: Identity,
+    options: ApplyOptions,
+    layers: Sequence[UNetLayer],
+    steps: StepRange,
+) -> None:
+    mask = None if options.mask is None else LatentMask(options.mask)
+    term = attention.AttentionTerm(
+        key=_term_key(loaded, identity, mask, steps),
+        keys_values=loaded.keys_values(
+            identity, options.tokens, model_management().get_torch_device(), _compute_dtype(clone)
+        ),
+        strength=options.strength,
+        steps=steps,
+        mask=mask,
+        positive_only=not options.tokens.negative,
+    )
+    for index, layer in enumerate(layers):
+        patch = attention.attention_patch(attention_slot(clone, layer.key), index, term)
+        set_attention_slot(clone, layer.key, patch)
+    set_low_rank(clone, loaded.low_rank_patches(layers), options.lora_strength)
+    guard_forward(clone, attention.SLOT, len(layers), ())
+
+
+def _patch_gated(
+    clone: Any,
+    loaded: LoadedAdapter,
+    identity: Identity,
+    options: ApplyOptions,
+    layers: Sequence[UNetLayer],
+    steps: StepRange,
+) -> None:
+    adapter = loaded.adapter
+    if not isinstance(adapter, GatedAttentionAdapter):
+        raise TypeError(type(adapter).__name__)
+    mask = None if options.mask is None else LatentMask(options.mask)
+    keys = {layer.path: layer.key for layer in layers}
+    term = gated.GatedTerm(
+        key=_term_key(loaded, identity, mask, steps),
+        layers={keys[path]: (index, layer) for index, (path, layer) in enumerate(adapter.layers.items())},
+        keys_values=loaded.keys_values(
+            identity, options.tokens, model_management().get_torch_device(), _compute_dtype(clone)
+        ),
+        strength=options.strength,
+        steps=steps,
+        network=loaded.managed,
+        mask=mask,
+        positive_only=not options.tokens.negative,
+    )
+    set_middle_patches(clone, gated.gated_patches(middle_patches(clone), term))
+    guard_forward(clone, gated.SLOT, len(layers), (loaded.managed,))
+
+
+def guard_forward(clone: Any, slot: str, count: int, beside: tuple[Any, ...]) -> None:
+    """Have every forward pass counted, keeping the wrapper that was there and what an earlier guard expects."""
+    found = forward_wrapper(clone)
+    if isinstance(found, ForwardGuard):
+        networks = (*found.beside, *(network for network in beside if network not in found.beside))
+        guard = ForwardGuard({**found.expected, slot: count}, networks, found.previous)
+    else:
+        guard = ForwardGuard({slot: count}, beside, found)
+    clone.set_model_unet_function_wrapper(guard)

@@ -1,0 +1,108 @@
+"""Identity attention beside text cross-attention (attn2): ``out = A(q, k_text, v_text) + w * mask * A(q, K_id, V_id)``.
+
+Follows IP-Adapter (Ye et al. 2023, arXiv:2308.06721) and everything built on it. Keys and values of the identity are
+constants of a sampling run, so they are projected once; a layer then costs one attention and one fused multiply-add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import host
+from .call_state import call_state
+from .masks import LatentMask
+from .row_values import RowKeysValues
+from .rows import POSITIVE, row_pattern
+from .schedule import StepRange
+from .shared import Shared
+
+SLOT = "attn2"
+AttentionPatch = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionTerm(Shared):
+    """One identity's contribution to all attn2 layers.
+
+    Attributes:
+        key: what the term is; a second term with the same key takes its place.
+        keys_values: keys and values of the identity by layer.
+        strength: factor of the term.
+        steps: the steps in which it acts.
+        mask: where it acts, or None for everywhere.
+        positive_only: leave the negative rows as they are.
+    """
+
+    key: str
+    keys_values: RowKeysValues
+    strength: float
+    steps: StepRange
+    mask: LatentMask | None = None
+    positive_only: bool = False
+
+    def add(self, out: Tensor, q: Tensor, layer: int, extra: Mapping[str, Any]) -> Tensor:
+        """Return ``out`` (B, N, C) with this identity's attention added; ``q`` is (B, N, C)."""
+        if self.strength == 0.0 or not self.steps.active(extra):
+            return out
+        pattern, _ = row_pattern(extra, q.shape[0])
+        if not self.positive_only:
+            return self._add_rows(out, q, pattern, layer, extra)
+        chunks = zip(pattern, out.chunk(len(pattern)), q.chunk(len(pattern)), strict=True)
+        return torch.cat([self._add_rows(o, p, (row,), layer, extra) if row == POSITIVE else o for row, o, p in chunks])
+
+    def _add_rows(
+        self, out: Tensor, q: Tensor, pattern: tuple[int, ...], layer: int, extra: Mapping[str, Any]
+    ) -> Tensor:
+        k, v = self.keys_values.rows(layer, pattern, q)
+        chunks, (batch, tokens, width) = len(pattern), q.shape
+        # All rows of a chunk share their keys, so they can stand side by side as queries of one row: nothing is
+        # repeated.
+        folded = q.reshape(chunks, batch // chunks * tokens, width)
+        term = host.attention(folded, k, v, extra["n_heads"], extra).view(batch, tokens, width)
+        if self.mask is None:
+            return torch.add(out, term, alpha=self.strength)
+        return torch.addcmul(out, term, self.mask.rows(term, chunks, extra), value=self.strength)
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityAttention(Shared):
+    """The patch in one layer's attn2 slot.
+
+    Attributes:
+        layer: index of the layer in file order.
+        terms: the identities that act here.
+        previous: the patch of another pack that was found in the slot and is still called, or None.
+    """
+
+    layer: int
+    terms: tuple[AttentionTerm, ...]
+    previous: AttentionPatch | None = None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
+        if self.previous is None:
+            out = host.attention(q, k, v, extra["n_heads"], extra)
+        else:
+            out = self.previous(q, k, v, extra, **kwargs)
+        state = call_state(extra)
+        if state is not None:
+            state.mark(SLOT, self.layer)
+        for term in self.terms:
+            out = term.add(out, q, self.layer, extra)
+        return out
+
+    def with_term(self, term: AttentionTerm) -> IdentityAttention:
+        """A patch with the term added, in place of one with the same key."""
+        others = tuple(old for old in self.terms if old.key != term.key)
+        return IdentityAttention(self.layer, (*others, term), self.previous)
+
+
+def attention_patch(found: Any, layer: int, term: AttentionTerm) -> IdentityAttention:
+    """The patch for a slot in which ``found`` stands (None, ours, or another pack's callable)."""
+    if isinstance(found, IdentityAttention):
+        return found.with_term(term)
+    return IdentityAttention(layer, (term,), found)

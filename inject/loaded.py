@@ -1,0 +1,84 @@
+"""An adapter under the host's care: the value of the socket LIKENESS_ADAPTER."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapters.adapter import Adapter, CrossAttentionAdapter, GatedAttentionAdapter, TokenOptions
+from ..adapters.identity import Identity
+from .host import low_rank_patches
+from .layer_map import UNetLayer
+from .managed import ManagedNetwork
+from .row_values import Pair, RowKeysValues
+from .shared import Shared
+
+Projection = Callable[[Tensor], list[Pair]]
+
+
+class LoadedAdapter(Shared):
+    """Holds an adapter's managed weights, and what was projected for models that are still in use.
+
+    Args:
+        adapter: the adapter as its family built it.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self.managed = ManagedNetwork(adapter.network)
+        self._projected: weakref.WeakValueDictionary[tuple[object, ...], RowKeysValues] = weakref.WeakValueDictionary()
+        self._patches: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def keys_values(
+        self, identity: Identity, options: TokenOptions, device: torch.device, dtype: torch.dtype
+    ) -> RowKeysValues:
+        """Keys and values of an identity in every layer, made once for as long as some MODEL holds them."""
+        key = (identity.digest, options, device, dtype)
+        made = self._projected.get(key)
+        if made is None:
+            made = self._project(identity, options, device, dtype)
+            self._projected[key] = made
+        return made
+
+    def _project(
+        self, identity: Identity, options: TokenOptions, device: torch.device, dtype: torch.dtype
+    ) -> RowKeysValues:
+        self.managed.load()
+        with torch.inference_mode(False), torch.no_grad():
+            tokens = self.adapter.tokens(identity, options)
+            project = self._projection()
+            positive = project(tokens.cond)
+            negative = positive if tokens.uncond is None else project(tokens.uncond)
+            placed = [[(k.to(device, dtype), v.to(device, dtype)) for k, v in pairs] for pairs in (positive, negative)]
+        return RowKeysValues(*placed)
+
+    def _projection(self) -> Projection:
+        adapter = self.adapter
+        if isinstance(adapter, CrossAttentionAdapter):
+            return adapter.keys_values
+        if isinstance(adapter, GatedAttentionAdapter):
+            layers = list(adapter.layers.values())
+            return lambda tokens: [layer.face_keys_values(tokens) for layer in layers]
+        raise TypeError(f"{type(adapter).__name__} has no keys and values")
+
+    def low_rank_patches(self, layers: Sequence[UNetLayer]) -> dict[str, Any]:
+        """The adapter's own LoRA as weight patches of the host; the same objects at every call, so that they can be
+        told again.
+        """
+        names = tuple(layer.weights for layer in layers)
+        if names not in self._patches:
+            self._patches[names] = low_rank_patches(self._low_rank_by_weight(names))
+        return self._patches[names]
+
+    def _low_rank_by_weight(self, names: tuple[str, ...]) -> dict[str, tuple[Tensor, Tensor]]:
+        if not isinstance(self.adapter, CrossAttentionAdapter):
+            return {}
+        ends = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+        return {
+            f"{names[index // 2]}.attn{index % 2 + 1}.{ends[end]}.weight": (change.up, change.down)
+            for (index, end), change in self.adapter.low_rank().items()
+        }
