@@ -1,0 +1,84 @@
+"""Putting aligned crops back into their pictures; outside a crop's own region every pixel stays bit-equal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .masks import Box, region_of
+from .warp import Padding, invert, warp
+
+
+def paste(image: Tensor, crop: Tensor, matrix: Tensor, mask: Tensor) -> Tensor:
+    """Return a copy of the picture (H, W, 3) with the crop blended in.
+
+    Only the bounding box of the warped crop is worked on (facefusion, paste_back): the mask is warped with zeros
+    around it, the crop with its border repeated, and both are blended linearly.
+
+    Args:
+        image: (H, W, 3), 0..1.
+        crop: (3, S, S), 0..1.
+        matrix: (2, 3) from picture to crop, as `faces.align.align_matrix` gives it.
+        mask: (S, S), 0..1, in pixels of the crop.
+    """
+    result = image.clone()
+    _paste_into(result, crop, matrix, mask)
+    return result
+
+
+def paste_faces(images: Tensor, index: Tensor, crops: Tensor, matrices: Tensor, masks: Tensor) -> Tensor:
+    """Return a copy of the pictures (B, H, W, 3) with N crops blended in, in the order given.
+
+    Args:
+        images: (B, H, W, 3), 0..1.
+        index: (N,) number of the picture of each crop.
+        crops: (N, 3, S, S), 0..1.
+        matrices: (N, 2, 3) from picture to crop.
+        masks: (S, S) for all, or (N, S, S), 0..1.
+    """
+    result = images.clone()
+    masks = masks.expand(len(crops), *masks.shape[-2:])
+    for number, crop, matrix, mask in zip(index.tolist(), crops, matrices, masks, strict=True):
+        _paste_into(result[number], crop, matrix, mask)
+    return result
+
+
+def paste_in_region(image: Tensor, crop: Tensor, matrix: Tensor, box: Box, mask: Tensor) -> Tensor:
+    """Return a copy of the picture with the crop blended in by a mask drawn in the picture.
+
+    Args:
+        image: (H, W, 3), 0..1.
+        crop: (3, S, S), 0..1.
+        matrix: (2, 3) from picture to crop.
+        box: ``x1 y1 x2 y2`` of the mask, whole pixels inside the picture.
+        mask: (y2 - y1, x2 - x1), 0..1, for example of `faces.masks.soft_square`.
+    """
+    result = image.clone()
+    if mask.numel():
+        _blend(result, _into_box(crop, matrix, box, "zeros"), box, mask)
+    return result
+
+
+def _paste_into(image: Tensor, crop: Tensor, matrix: Tensor, mask: Tensor) -> None:
+    box = region_of(invert(matrix.cpu().double()), crop.shape[-1], image.shape[0], image.shape[1])
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return
+    soft = _into_box(mask[None], matrix, box, "zeros")[..., 0].clamp(0, 1)
+    _blend(image, _into_box(crop, matrix, box, "border"), box, soft)
+
+
+def _into_box(crop: Tensor, matrix: Tensor, box: Box, padding: Padding) -> Tensor:
+    """Return the crop (h, w, C) as it lies in the box of its picture."""
+    x1, y1, x2, y2 = box
+    backward = invert(matrix.cpu().double())
+    backward[:, 2] -= torch.tensor([x1, y1], dtype=torch.float64)
+    place = warp(crop[None], backward[None], (y2 - y1, x2 - x1), padding)
+    return place[0].movedim(0, -1)
+
+
+def _blend(image: Tensor, face: Tensor, box: Box, mask: Tensor) -> None:
+    """Blend the face into the box of ``image``, in place; where the mask is 0 nothing is written."""
+    x1, y1, x2, y2 = box
+    region = image[y1:y2, x1:x2]
+    face, mask = face.to(image.device, image.dtype), mask.to(image.device, image.dtype)[..., None]
+    region.copy_(torch.where(mask > 0, (1 - mask) * region + mask * face, region))
