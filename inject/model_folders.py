@@ -1,0 +1,107 @@
+"""Model folders: ours under the host's models folder, and those that other packs left, read where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..adapters.errors import MissingModelFile
+from .host import folder_paths
+
+EXTENSIONS = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
+OURS = ("face_encoders", "face_adapters", "face_detectors", "face_parsers", "face_swappers")
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """Where the files of one loader are looked for: our folder first, then those of other packs."""
+
+    own: str
+    peers: tuple[str, ...] = ()
+
+
+ADAPTERS = FileKind("face_adapters", ("ipadapter", "instantid", "pulid", "photomaker"))
+ENCODERS = FileKind("face_encoders", ("facerestore_models",))
+DETECTORS = FileKind("face_detectors", ())
+PEER_FOLDERS = ("ipadapter", "instantid", "pulid", "photomaker", "insightface", "hyperswap", "reswapper")
+
+
+def register_model_folders() -> None:
+    """Tell the host our folders and those of other packs; extra model paths of the user stay first and are honoured."""
+    paths = folder_paths()
+    for name in (*OURS, *PEER_FOLDERS):
+        _register(paths, name)
+
+
+def _register(paths: Any, name: str) -> None:
+    """Add a folder under ``models``.
+
+    The host's table may know the name already from the user's extra model paths, there with an empty extension set (which means every
+    file); and on the package host reading an unknown name would create a folder on disk.
+    """
+    table = paths.folder_names_and_paths
+    folder = str(Path(paths.models_dir) / name)
+    if name not in set(table.keys()):
+        table[name] = ([folder], set(EXTENSIONS))
+        return
+    known, extensions = table[name][0], table[name][1]
+    if folder not in list(known):
+        known.append(folder)
+    if isinstance(extensions, set):
+        extensions.update(EXTENSIONS)
+
+
+def list_files(kind: FileKind) -> list[str]:
+    """Names for a dropdown: files of our folder as they are, those of other packs' folders behind ``[folder] ``."""
+    names = sorted(_names(kind.own))
+    for peer in kind.peers:
+        names += [f"[{peer}] {name}" for name in sorted(_names(peer))]
+    return names
+
+
+def _names(folder: str) -> Iterable[str]:
+    paths = folder_paths()
+    if folder not in set(paths.folder_names_and_paths.keys()):
+        return []
+    return [name for name in paths.get_filename_list(folder) if Path(name).suffix.lower() in EXTENSIONS]
+
+
+def find_file(kind: FileKind, choice: str) -> Path:
+    """The file behind a dropdown entry.
+
+    Raises:
+        MissingModelFile: naming the folders that were searched and the files found there.
+    """
+    folder, name = kind.own, choice
+    if choice.startswith("[") and "] " in choice:
+        folder, name = choice[1:].split("] ", 1)
+    found = folder_paths().get_full_path(folder, name)
+    if found is not None and Path(found).is_file():
+        return Path(found)
+    listed = list_files(kind)
+    raise MissingModelFile(
+        name or "model file",
+        expected=f"a file of that name in models/{folder}",
+        found=f"{len(listed)} other files ({', '.join(listed[:5])})" if listed else "no model file there",
+        cure=f"put the file into models/{folder} and refresh the page",
+    )
+
+
+def folder_roots(name: str) -> list[Path]:
+    """Every existing folder on disk that the host searches under ``name``."""
+    table = folder_paths().folder_names_and_paths
+    if name not in set(table.keys()):
+        return []
+    return [Path(path) for path in table[name][0] if Path(path).is_dir()]
+
+
+def output_folder() -> Path:
+    """The host's output folder."""
+    return Path(folder_paths().get_output_directory())
+
+
+def input_folder() -> Path:
+    """The host's input folder."""
+    return Path(folder_paths().get_input_directory())

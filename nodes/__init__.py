@@ -1,0 +1,10 @@
+"""What a user wires: thin node classes, one file for each task. The schema facts of a node stand once, in its class."""
+
+from __future__ import annotations
+
+from . import adapter, detect, encoder, identity, select, similarity
+
+_MODULES = (detect, select, encoder, identity, similarity, adapter)
+
+NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}
+NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {name: node.DISPLAY_NAME for name, node in NODE_CLASS_MAPPINGS.items()}  # type: ignore[attr-defined]

@@ -1,0 +1,27 @@
+"""What several nodes share: socket names, policies, and how a text reaches the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DETECTOR = "LIKENESS_DETECTOR"
+FACES = "LIKENESS_FACES"
+ENCODER = "LIKENESS_ENCODER"
+IDENTITY = "LIKENESS_IDENTITY"
+ADAPTER = "LIKENESS_ADAPTER"
+
+Schema = dict[str, dict[str, Any]]
+
+ON_MISSING_FACE = (
+    ["error", "skip", "keep"],
+    {
+        "default": "error",
+        "tooltip": "What happens to a picture without a face. error: stop and name it. skip: leave it out and say so. "
+        "keep: keep its place in the batch, with no face.",
+    },
+)
+
+
+def with_text(text: str, *outputs: Any) -> dict[str, Any]:
+    """A node's result that also shows ``text`` on the node and in the history of a headless run."""
+    return {"ui": {"text": [text]}, "result": outputs}

@@ -1,0 +1,118 @@
+"""Combine, save and load identities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..adapters.identity import Identity
+from ..adapters.identity_ops import METHODS, combine, identity_report, load_identity, save_identity
+from ..inject import identity_files
+from .common import IDENTITY, Schema, with_text
+
+FOLDER_HINT = "output/identities or input/identities"
+
+
+class LikenessCombineIdentities:
+    """Make one identity of several."""
+
+    DISPLAY_NAME = "Combine Identities"
+    CATEGORY = "Likeness/identity"
+    DESCRIPTION = "Combines identities of one encoder: several photos of a person, or a blend of persons."
+    RETURN_TYPES = (IDENTITY, "STRING")
+    RETURN_NAMES = ("identity", "report")
+    OUTPUT_TOOLTIPS = ("The combined identity.", "What went in and how.")
+    FUNCTION = "combine"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
+        """Inputs as the host asks for them."""
+        weight = {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.05, "tooltip": "Weight of this identity, for 'weighted'."}
+        optional: dict[str, Any] = {"identity_2": (IDENTITY, {"tooltip": "The second identity; none combines the entries of the first."})}
+        optional |= {f"identity_{i}": (IDENTITY, {"tooltip": "A further identity."}) for i in (3, 4)}
+        optional |= {f"weight_{i}": ("FLOAT", dict(weight)) for i in (1, 2, 3, 4)}
+        return {
+            "required": {
+                "identity_1": (IDENTITY, {"tooltip": "The first identity."}),
+                "method": (
+                    [*METHODS],
+                    {
+                        "default": "average",
+                        "tooltip": "average: mean. normalised average: mean of unit embeddings. concat: keep all side by side. weighted: mean with the weights below.",
+                    },
+                ),
+            },
+            "optional": optional,
+        }
+
+    def combine(self, identity_1: Identity, method: str, **others: Any) -> tuple[Identity, str]:
+        """Combine those that are connected."""
+        identities, weights = [identity_1], [float(others.get("weight_1", 1.0))]
+        for number in (2, 3, 4):
+            identity = others.get(f"identity_{number}")
+            if identity is not None:
+                identities.append(identity)
+                weights.append(float(others.get(f"weight_{number}", 1.0)))
+        combined = combine(identities, method, weights)
+        return combined, identity_report(combined)
+
+
+class LikenessSaveIdentity:
+    """Write an identity to a file."""
+
+    DISPLAY_NAME = "Save Identity"
+    CATEGORY = "Likeness/identity"
+    DESCRIPTION = "Saves an identity as a safetensors file under output/identities, never over an older one."
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("file",)
+    OUTPUT_TOOLTIPS = ("Name of the file, as 'Load Identity' lists it.",)
+    FUNCTION = "save"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
+        """Inputs as the host asks for them."""
+        return {
+            "required": {
+                "identity": (IDENTITY, {"tooltip": "The identity to keep."}),
+                "name": ("STRING", {"default": "person", "tooltip": "Beginning of the file's name; a number is added."}),
+            }
+        }
+
+    def save(self, identity: Identity, name: str) -> dict[str, Any]:
+        """Write the file."""
+        path = identity_files.next_path(name)
+        save_identity(identity, path)
+        return with_text(f"saved {path.name}", identity_files.listed_name(path))
+
+
+class LikenessLoadIdentity:
+    """Read an identity from a file."""
+
+    DISPLAY_NAME = "Load Identity"
+    CATEGORY = "Likeness/identity"
+    DESCRIPTION = f"Loads an identity that was saved under {FOLDER_HINT}."
+    RETURN_TYPES = (IDENTITY, "STRING")
+    RETURN_NAMES = ("identity", "report")
+    OUTPUT_TOOLTIPS = ("The identity.", "What the file holds.")
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
+        """Inputs as the host asks for them."""
+        return {"required": {"file": (identity_files.list_names(), {"tooltip": f"A file in {FOLDER_HINT}."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, file: str) -> str:  # noqa: N802 (the host's name)
+        """Read the file again when it was written again."""
+        path = identity_files.find(file)
+        return f"{path.stat().st_mtime_ns}:{path.stat().st_size}"
+
+    def load(self, file: str) -> tuple[Identity, str]:
+        """Read the file."""
+        path: Path = identity_files.find(file)
+        identity = load_identity(path)
+        return identity, identity_report(identity)
+
+
+NODES = (LikenessCombineIdentities, LikenessSaveIdentity, LikenessLoadIdentity)
