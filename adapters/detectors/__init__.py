@@ -1,0 +1,1 @@
+"""Face detectors: networks and weights of each, behind the one call of ``faces.detect.Detector``."""
