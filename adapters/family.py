@@ -1,0 +1,122 @@
+"""What a family of checkpoints is: it says who it is, recognises its files by keys and shapes, and rebuilds them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .checkpoint import CheckpointHeader
+from .report import DetectionReport
+
+Kind = Literal["adapter", "encoder", "detector", "parser", "swapper"]
+Hyper = Mapping[str, int | str | float]
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Licences of the code a family follows and of its published weights.
+
+    Attributes:
+        code: licence of the authors' code.
+        weights: licence of the weights, or what is known of it.
+        commercial: whether the weights may be used commercially; None where nobody says.
+        note: a sentence of explanation.
+    """
+
+    code: str
+    weights: str
+    commercial: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A recognised file: its family, its variant (None where there is only one) and what shapes tell."""
+
+    family: Family
+    variant: str | None
+    hyper: Hyper = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """A file of this family whose tensors fit several variants.
+
+    Attributes:
+        candidates: the variants that fit.
+        why: what could not be told from the tensors.
+        hyper: what shapes tell whichever variant it is.
+    """
+
+    candidates: tuple[str, ...]
+    why: str
+    hyper: Hyper = field(default_factory=dict)
+
+
+class Family(ABC):
+    """One published system and its file layouts.
+
+    Attributes:
+        id: unique and for ever, such as ``"fact"``.
+        kind: what the file is used as.
+        title: name for people.
+        licence: code and weights.
+        links: where the code and the weights are.
+        folder: the project's model folder for such files.
+        variants: every variant a user may choose; empty where there is only one.
+    """
+
+    id: str
+    kind: Kind
+    title: str
+    licence: Licence
+    links: tuple[str, ...]
+    folder: str
+    variants: tuple[str, ...] = ()
+
+    @abstractmethod
+    def recognise(self, header: CheckpointHeader) -> Match | Ambiguity | str:
+        """Return a match, the variants that fit, or the reason (a clause) why this is no file of the family."""
+
+    @abstractmethod
+    def build(self, header: CheckpointHeader, match: Match) -> Any:
+        """Load the file strictly into its network, in evaluation mode, without gradients."""
+
+    def describe(self, header: CheckpointHeader, match: Match) -> DetectionReport:
+        """Tell what was recognised, from the header alone.
+
+        ``base``, ``tokens``, ``layers``, ``encode_bytes`` and ``sample_bytes`` come from ``match.hyper`` where it
+        has them.
+        """
+        hyper = match.hyper
+        return DetectionReport(
+            family=self.id,
+            title=self.title,
+            base=str(hyper.get("base", "")),
+            tokens=_whole(hyper, "tokens"),
+            layers=_whole(hyper, "layers"),
+            dtype=main_dtype(header),
+            weight_bytes=sum(info.nbytes for info in header.tensors.values()),
+            encode_bytes=_whole(hyper, "encode_bytes"),
+            sample_bytes=_whole(hyper, "sample_bytes"),
+            code_licence=self.licence.code,
+            weight_licence=self.licence.weights,
+            commercial=self.licence.commercial,
+            variant=match.variant,
+            notes=(self.licence.note,) if self.licence.note else (),
+        )
+
+
+def main_dtype(header: CheckpointHeader) -> str:
+    """Name of the dtype that most numbers of the file have."""
+    counts: Counter[str] = Counter()
+    for info in header.tensors.values():
+        counts[str(info.dtype).removeprefix("torch.")] += info.count
+    return max(counts, key=lambda name: counts[name])
+
+
+def _whole(hyper: Hyper, name: str) -> int | None:
+    return int(hyper[name]) if name in hyper else None

@@ -1,0 +1,94 @@
+"""Files of other kinds, told by a few of their keys, so that a refusal can say what the file probably is.
+
+Key names: the published files' own, as listed in each system's public code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .checkpoint import CheckpointHeader
+
+_LATER = "use a file of a supported system; this version does not take such files yet"
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a file probably is (a noun phrase) and what to do with it (an imperative clause)."""
+
+    found: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A file is of this kind if any of its names contains any of ``parts`` and, if given, all of ``also``."""
+
+    parts: tuple[str, ...]
+    hint: Hint
+    also: tuple[str, ...] = ()
+
+
+def _later(system: str) -> Hint:
+    return Hint(f"what looks like {system}", _LATER)
+
+
+def _belongs(thing: str, folder: str, loader: str) -> Hint:
+    return Hint(f"what looks like {thing}", f"put it into models/{folder} and load it with {loader}")
+
+
+_RULES: tuple[_Rule, ...] = (
+    _Rule(("pulid_ca.",), _later("PuLID for Flux")),
+    _Rule(("id_adapter_attn_layers.", "image_proj.mapping_0.", "id_adapter.mapping_0."), _later("PuLID for SDXL")),
+    _Rule(("id_encoder.vision_model.", "id_encoder.qformer_perceiver."), _later("PhotoMaker")),
+    _Rule((".to_q_wplus.", ".to_k_wplus."), _later("a W+ adapter")),
+    _Rule((".to_k_face.", ".to_v_face."), _later("ID-Animator")),
+    _Rule(("ref_qkv_lora_", ".ref_to_k."), _later("DreamFit")),
+    _Rule(("conv4d.0.0.query_conv",), _later("the matcher of AM-Adapter")),
+    _Rule(
+        ("controlnet_cond_embedding.", "control_model.", "controlnet_down_blocks.", "controlnet_blocks."),
+        _belongs("a ControlNet", "controlnet", "the ControlNet loader"),
+    ),
+    _Rule(
+        ("lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", ".alpha_lora"),
+        _belongs("a LoRA", "loras", "a LoRA loader"),
+    ),
+    _Rule(
+        ("diffusion_model.input_blocks.", "diffusion_model.double_blocks.", "diffusion_model.joint_blocks."),
+        _belongs("a whole base model", "checkpoints", "the checkpoint loader"),
+        also=("first_stage_model.",),
+    ),
+    _Rule(
+        ("input_blocks.0.0.", "double_blocks.0.img_attn.", "down_blocks.0.resnets.", "joint_blocks.0."),
+        _belongs("a diffusion model without its text encoder", "diffusion_models", "the diffusion model loader"),
+    ),
+    _Rule(
+        ("vision_model.encoder.layers.0.", "visual.transformer.resblocks.0."),
+        _belongs("a CLIP vision encoder", "clip_vision", "the CLIP vision loader"),
+    ),
+    _Rule(("text_model.encoder.layers.0.",), _belongs("a CLIP text encoder", "text_encoders", "the CLIP loader")),
+    _Rule(("decoder.up.0.block.0.", "decoder.up_blocks.0."), _belongs("a VAE", "vae", "the VAE loader")),
+)
+
+
+def likely_kind(header: CheckpointHeader) -> Hint | None:
+    """Return what an unrecognised file probably is, or None."""
+    names = tuple(header.tensors)
+    for rule in _RULES:
+        if _contains(names, rule.parts) and all(_contains(names, (part,)) for part in rule.also):
+            return rule.hint
+    return _ip_adapter_kind(header)
+
+
+def _ip_adapter_kind(header: CheckpointHeader) -> Hint | None:
+    key = header.shape("ip_adapter.1.to_k_ip.weight")
+    if key is None:
+        return None
+    width = header.shape("image_proj.proj_in.weight")
+    if header.has("image_proj.latents") and width is not None and width[-1:] == (512,):
+        return _later("InstantID or FaceID-Portrait-unnorm")
+    return Hint("what looks like an IP-Adapter of another kind", _LATER)
+
+
+def _contains(names: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    return any(part in name for part in parts for name in names)

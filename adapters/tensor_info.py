@@ -1,0 +1,71 @@
+"""What is known of a tensor in a file without reading it, and how the names in a file are made canonical."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+# What trainers leave beside the weights; it never decides whether a wrapper level is removed.
+_RESIDUE = ("optimizer", "lr_scheduler", "scheduler", "callbacks", "loops", "scaler", "amp_scaling_state")
+_WRAPPERS = ("state_dict.", "model.", "module.")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Shape and dtype of a tensor in a file."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes when loaded."""
+        return self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class RawHeader:
+    """What a container reader found, under the names the file uses.
+
+    Attributes:
+        tensors: shape and dtype by name, nested levels joined by a dot.
+        metadata: texts of the file.
+        fingerprint: the bytes that describe the file, for its digest.
+        foreign: classes and functions beyond tensors and plain containers that a pickle asks for.
+        by_weights_only: whether ``torch.load(weights_only=True)`` can read it (safetensors: not needed).
+    """
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: bytes = b""
+    foreign: tuple[str, ...] = ()
+    by_weights_only: bool = True
+
+
+def canonical_names(names: Iterable[str]) -> dict[str, str]:
+    """Map canonical names to the names in the file.
+
+    A level that wraps everything is removed (``state_dict.``, ``model.``, ``module.``, in any order and depth);
+    what a trainer keeps beside ``state_dict`` (optimizers, schedulers, callbacks) is then left out.
+    """
+    mapping = {name: name for name in names}
+    while True:
+        for wrapper in _WRAPPERS:
+            inner = {name: raw for name, raw in mapping.items() if name.startswith(wrapper)}
+            if inner and all(name in inner or _is_residue(name) for name in mapping):
+                mapping = {name.removeprefix(wrapper): raw for name, raw in inner.items()}
+                break
+        else:
+            return mapping
+
+
+def _is_residue(name: str) -> bool:
+    return name.split(".", 1)[0].rstrip("s").startswith(tuple(word.rstrip("s") for word in _RESIDUE))
