@@ -1,4 +1,4 @@
-"""The real server as a child process, for tests: one copy with the demo and ``make host`` (tools/dev/comfy_process.py)."""
+"""The real server as a child process, for tests; the one copy of it is tools/dev/comfy_process.py."""
 
 from __future__ import annotations
 

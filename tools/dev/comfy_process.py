@@ -34,7 +34,7 @@ Prompt = Mapping[str, Any]
 
 
 class HostFailed(RuntimeError):
-    """The server is missing, did not start, refused a prompt, or a node failed; the message holds the server's words."""
+    """The server is missing, did not start, refused a prompt, or a node failed; the message has the server's words."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,11 @@ class ComfyProcess:
         """Process id of the running server."""
         return self._process.pid if self._process else None
 
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is alive."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self, timeout: float = 240.0) -> None:
         """Start the server and wait until it answers."""
         command = [*self.command.start, self.command.base_option, str(self.base), "--port", str(self.port)]
@@ -185,7 +190,7 @@ class ComfyProcess:
     def _wait_until_answering(self, timeout: float) -> None:
         limit = time.monotonic() + timeout
         while time.monotonic() < limit:
-            if self._process is None or self._process.poll() is not None:
+            if not self.running:
                 raise HostFailed(f"the server ended while starting:\n{self.log[-3000:]}")
             try:
                 self.get("/queue", timeout=5)
@@ -234,14 +239,14 @@ class ComfyProcess:
         return str(answer["prompt_id"])
 
     def wait(self, prompt_id: str, timeout: float = 300.0) -> dict[str, Any]:
-        """Wait for a queued workflow; returns its outputs by node id, or raises with the text of the node that failed."""
+        """Wait for a queued workflow; returns its outputs by node id, or raises with the text of the failed node."""
         limit = time.monotonic() + timeout
         while time.monotonic() < limit:
             # An unknown id makes the older host answer with its whole history.
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             if entry is not None:
                 return _outputs(entry)
-            if self._process is None or self._process.poll() is not None:
+            if not self.running:
                 raise HostFailed(f"the server ended during a prompt:\n{self.log[-3000:]}")
             time.sleep(0.05)
         raise HostFailed(f"no result within {timeout:.0f} s:\n{self.log[-3000:]}")

@@ -58,7 +58,7 @@ def is_current(folder: Path, stamp: str) -> bool:
 def ensure(folder: Path, sources: Sequence[Path], install: Callable[[Path], None]) -> Path:
     """Make the environment in ``folder`` unless it is current; return its interpreter.
 
-    A folder that an interrupted run left behind is removed first: pip cannot tell a half-written package from a whole one.
+    What an interrupted run left behind is removed first: pip cannot tell a half-written package from a whole one.
     """
     stamp = stamp_of(sources)
     python = python_of(folder)

@@ -1,4 +1,4 @@
-"""Lets a torchvision built for CUDA import beside a torch for the CPU: declares the two operators it registers fakes for.
+"""Lets a torchvision built for CUDA import beside a torch for the CPU, by declaring two operators that it expects.
 
 setup_env.py copies this file into an environment whose ``import torchvision`` fails without it. It acts on the first
 import of torchvision only. The compiled operators (nms, roi_align) stay unusable; ComfyUI and the pack use none.

@@ -1,0 +1,45 @@
+# Short names for the commands of this project. Each does its own set-up on a machine with Python 3.11 and a package
+# index. Without make (Windows): run `python tools/dev/setup_env.py`, then the commands below with .venv's Python.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RUN := .venv/bin/python
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test host bench lint parity check-package clean
+
+help:
+	@echo "make demo                 a first picture in a real ComfyUI; prints where the pictures are"
+	@echo "make test                 the whole suite (with COMFYUI_PATH and COMFYUI_PYTHON: host tests on that ComfyUI)"
+	@echo "make host                 ComfyUI with the pack loaded, on 127.0.0.1"
+	@echo "make bench                times and memory, as ratios"
+	@echo "make lint                 ruff and mypy"
+	@echo "make parity GOLDEN=<dir>  official numbers of a folder of golden files"
+	@echo "make check-package        what the registry would check, and the packed zip in a fresh ComfyUI"
+
+setup:
+	@$(PYTHON) tools/dev/setup_env.py
+
+demo: setup
+	$(RUN) tools/demo.py
+
+test: setup
+	$(RUN) tools/dev/run_tests.py
+
+host: setup
+	$(RUN) tools/dev/run_host.py
+
+bench: setup
+	$(RUN) tools/bench.py
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) tools/dev/check_types.py
+
+parity: setup
+	@test -n "$(GOLDEN)" || { echo "usage: make parity GOLDEN=<folder of golden files>"; exit 2; }
+	$(RUN) tests/golden/run_parity.py "$(GOLDEN)"
+
+check-package: setup
+	$(RUN) tools/dev/check_package.py
+
+clean:
+	rm -rf .venv .venv-tools .host .pytest_cache .mypy_cache .ruff_cache
