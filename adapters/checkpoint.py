@@ -20,7 +20,7 @@ from torch import Tensor
 from .errors import BadCheckpoint, UnsafeCheckpoint
 from .file_kinds import Container, container_of
 from .header_safetensors import read_safetensors_header
-from .header_torch import TorchContents, leaves, read_legacy, read_tensor, read_torch_header, read_zip
+from .header_torch import TorchContents, leaves, printable, read_legacy, read_tensor, read_torch_header, read_zip
 from .inert_values import TensorRef
 from .strict_load import load_strictly
 from .tensor_info import RawHeader, TensorInfo, canonical_names
@@ -130,7 +130,7 @@ def load_tensors(header: CheckpointHeader, prefix: str = "") -> dict[str, Tensor
 
 def unsafe(header: CheckpointHeader) -> UnsafeCheckpoint:
     """The refusal of a pickle that asks for more than tensors; it names the classes and the converter."""
-    shown = ", ".join(header.foreign[:5]) + (f" and {len(header.foreign) - 5} more" if len(header.foreign) > 5 else "")
+    shown = printable(", ".join(header.foreign[:5])) + (f" and {len(header.foreign) - 5} more" if len(header.foreign) > 5 else "")
     return UnsafeCheckpoint(
         header.path.name,
         expected="a pickle of tensors only",

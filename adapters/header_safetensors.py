@@ -6,6 +6,7 @@ Eight bytes of little-endian length, that many bytes of JSON ``{name: {dtype, sh
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = dict(pairs)
         if len(names) != len(pairs):
-            twice = sorted({name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1})
-            raise _bad(path, "every name once in the header", f"{', '.join(twice[:3])} twice", _AGAIN)
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise _bad(path, "every name once in the header", f"{twice[:80]} more than once", _AGAIN)
         return names
 
     try:

@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from .errors import BadCheckpoint, UnsafeCheckpoint
 from .inert_pickle import InertPickle, read_inert
-from .inert_values import ArrayRecord, InertRecord, StorageRef, TensorRef
+from .inert_values import InertRecord, StorageRef, TensorRef
 from .tensor_info import RawHeader, TensorInfo
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MAX_PICKLE = 512_000_000
 MAX_LEAVES = 1_000_000
 MAX_DEPTH = 64
+MAX_NAME = 1000
+MAX_CHARACTERS = 200_000_000
 _AGAIN = "download the file again and compare its size with the publisher's"
 _SAVE_AGAIN = "save it again with torch.save or as safetensors"
 
@@ -53,13 +54,13 @@ def read_torch_header(path: Path, contents: TorchContents) -> RawHeader:
             if name in tensors:
                 raise _bad(path, "every name once", f"{name} twice after joining nested levels by a dot", _SAVE_AGAIN)
             tensors[name] = TensorInfo(leaf.shape, leaf.dtype)
-        elif isinstance(leaf, (str, int, float)) and len(name) + len(str(leaf)) < 1000:
-            metadata[name] = str(leaf)
+        elif _is_note(leaf) and len(name) < MAX_NAME:
+            metadata[name] = printable(str(leaf))
     if not tensors and contents.pickle.foreign:
         raise UnsafeCheckpoint(
             path.name,
             expected="a pickle of tensors",
-            found=f"no tensors but a request for {', '.join(contents.pickle.foreign[:5])}, which was not carried out",
+            found=f"no tensors but a request for {printable(', '.join(contents.pickle.foreign[:5]))}, which was not carried out",
             cure="do not use this file unless you know who made it; ask its publisher for safetensors",
         )
     numpy_needed = any(name.startswith("numpy") for name in contents.pickle.globals)
@@ -73,7 +74,7 @@ def leaves(value: Any, what: str) -> Iterator[tuple[str, Any]]:
         BadCheckpoint: more levels or leaves than a checkpoint has (shared containers may nest without end).
     """
     stack: list[tuple[str, Any, int]] = [("", value, 0)]
-    visited = 0
+    visited = characters = 0
     while stack:
         name, node, depth = stack.pop()
         visited += 1
@@ -88,13 +89,27 @@ def leaves(value: Any, what: str) -> Iterator[tuple[str, Any]]:
         if children is None:
             yield name, node
         else:
-            inner = [(f"{name}.{key}" if name else key, child, depth + 1) for key, child in children]
-            stack.extend(reversed(inner))
+            characters += (len(name) + 1) * len(children)
+            if characters <= MAX_CHARACTERS:
+                stack.extend((f"{name}.{key}" if name else key, child, depth + 1) for key, child in reversed(children))
+            else:
+                stack.append((name, node, MAX_DEPTH + 1))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` cut to a sensible length and without what a message or a log could not show."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_NAME])
+
+
+def _is_note(leaf: Any) -> bool:
+    if isinstance(leaf, int):
+        return leaf.bit_length() <= 64
+    return isinstance(leaf, float) or (isinstance(leaf, str) and len(leaf) < MAX_NAME)
 
 
 def _children(node: Any) -> list[tuple[str, Any]] | None:
     if isinstance(node, dict):
-        return [(key if isinstance(key, str) else repr(key)[:80], child) for key, child in node.items()]
+        return [(printable(key if isinstance(key, str) else str(key)), child) for key, child in node.items()]
     if isinstance(node, (list, tuple)):
         return [(str(number), child) for number, child in enumerate(node)]
     return None
@@ -112,6 +127,8 @@ def read_zip(path: Path, size: int) -> TorchContents:
             entries = {entry.filename: entry for entry in archive.infolist()}
             root = _root(path, entries)
             main = entries[root + "data.pkl"]
+            if main.compress_type != zipfile.ZIP_STORED:
+                raise _bad(path, "entries stored as torch does", "compressed entries", _SAVE_AGAIN)
             if main.file_size > min(MAX_PICKLE, size):
                 raise _bad(path, "a small data.pkl", f"one of {main.file_size} bytes", _SAVE_AGAIN)
             data = archive.read(main)
@@ -217,14 +234,6 @@ def read_tensor(path: Path, places: dict[str, int], reference: TensorRef) -> tor
             raise _bad(path, f"{len(data)} bytes for a tensor", "the end of the file", _AGAIN)
     flat = torch.frombuffer(data, dtype=reference.dtype)
     return flat.as_strided(reference.shape, reference.stride).clone(memory_format=torch.contiguous_format)
-
-
-def array_tensor(record: ArrayRecord) -> torch.Tensor | None:
-    """Return a numpy array of a pickle as a tensor; None for kinds torch has not."""
-    if record.array is None or record.array.dtype.kind not in "fiubc":
-        return None
-    native = record.array.astype(record.array.dtype.newbyteorder("="))
-    return torch.from_numpy(numpy.ascontiguousarray(native).reshape(record.array.shape).copy())
 
 
 def dropped_records(value: Any, what: str) -> dict[str, str]:

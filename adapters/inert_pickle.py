@@ -1,7 +1,8 @@
 """Reads a pickle without running it: nothing that a pickle names is ever looked up, imported or called.
 
 The opcodes are those of `pickletools` (standard library), which parses and never executes. A small stack machine turns
-them into plain containers, descriptions of tensors, and, for every other class or function, an `InertRecord`.
+them into plain containers (sets become lists), descriptions of tensors, and, for every other class or function, an
+`InertRecord`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,21 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from .errors import BadCheckpoint
-from .inert_values import HANDLERS, KNOWN_GLOBALS, ArrayRecord, GlobalRef, InertRecord, NumpyType, StorageRef
+from .inert_values import (
+    HANDLERS,
+    KNOWN_GLOBALS,
+    ArrayRecord,
+    GlobalRef,
+    InertRecord,
+    NumpyType,
+    StorageRef,
+    checked_key,
+)
 
-MAX_OPCODES = 20_000_000
+MAX_OPCODES = 5_000_000
 MAX_LINE = 65_536
 MAX_STACK = 2_000_000
+MAX_COPIED = 1_000_000_000
 
 
 class _Malformed(Exception):
@@ -49,12 +60,12 @@ class InertPickle:
 
     Attributes:
         value: plain containers with `TensorRef`, `ArrayRecord` and `InertRecord` among their leaves.
-        globals: every ``module.name`` the pickle mentions, in order of first mention.
+        globals: every ``module.name`` the pickle mentions, in order of first mention (a dict of None).
         storages: descriptions of the storages the tensors lie in, by key.
     """
 
     value: Any = None
-    globals: list[str] = field(default_factory=list)
+    globals: dict[str, None] = field(default_factory=dict)
     storages: dict[str, StorageRef] = field(default_factory=dict)
 
     @property
@@ -90,6 +101,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.copied = 0
 
     def run(self, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> None:
         """Execute until STOP."""
@@ -114,8 +126,7 @@ class _Machine:
 
     def mention(self, name: str) -> GlobalRef:
         """Note a class or function by name; it stays a name."""
-        if name not in self.result.globals:
-            self.result.globals.append(name)
+        self.result.globals[name] = None
         return GlobalRef(name)
 
     def call(self, function: Any, arguments: Any) -> Any:
@@ -125,6 +136,10 @@ class _Machine:
         handler = HANDLERS.get(function.name)
         if handler is None or not isinstance(arguments, tuple):
             return InertRecord(function.name, arguments)
+        # A few bytes can ask for the same large copy again and again.
+        self.copied += sum(len(value) for value in arguments if hasattr(value, "__len__"))
+        if self.copied > MAX_COPIED:
+            raise _Malformed("more work than a checkpoint needs")
         return handler(*arguments)
 
     def storage(self, identifier: Any) -> Any:
@@ -178,14 +193,12 @@ def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
+    return {checked_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
 
 
 def _extend(target: Any, items: list[Any]) -> None:
     if isinstance(target, list):
         target.extend(items)
-    elif isinstance(target, set):
-        target.update(items)
 
 
 def _append(machine: _Machine, _: Any) -> None:
@@ -201,7 +214,7 @@ def _appends(machine: _Machine, _: Any) -> None:
 def _set_item(machine: _Machine, _: Any) -> None:
     value, key = machine.stack.pop(), machine.stack.pop()
     if isinstance(machine.stack[-1], dict):
-        machine.stack[-1][key] = value
+        machine.stack[-1][checked_key(key)] = value
 
 
 def _set_items(machine: _Machine, _: Any) -> None:
@@ -312,11 +325,11 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "EMPTY_LIST": _empty(list),
     "EMPTY_TUPLE": _empty(tuple),
     "EMPTY_DICT": _empty(dict),
-    "EMPTY_SET": _empty(set),
+    "EMPTY_SET": _empty(list),
     "LIST": _container(list),
     "TUPLE": _container(tuple),
     "DICT": _container(_pairs),
-    "FROZENSET": _container(frozenset),
+    "FROZENSET": _container(list),
     "TUPLE1": _tuple_of(1),
     "TUPLE2": _tuple_of(2),
     "TUPLE3": _tuple_of(3),

@@ -5,13 +5,23 @@ Argument orders are those of torch's own rebuild functions (``torch/_utils.py``)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import torch
+
+MAX_RANK = 64
+MAX_COUNT = 2**63 - 1
+
+
+def checked_key(key: Any) -> Any:
+    """Return a dictionary key if it is text, a number, a name or a flat tuple of those; else raise ValueError."""
+    parts = key if isinstance(key, tuple) else (key,)
+    for part in parts:
+        if not isinstance(part, _KEY_TYPES) or (isinstance(part, int) and part.bit_length() > 64):
+            raise ValueError("a dictionary key that is neither text nor number")
+    return key
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,10 @@ class TensorRef:
 
     def __post_init__(self) -> None:
         sizes = (self.offset, *self.shape, *self.stride)
-        if any(type(size) is not int or size < 0 for size in sizes) or len(self.shape) != len(self.stride):
-            raise ValueError(f"a tensor of shape {self.shape} and stride {self.stride}")
+        if len(self.shape) != len(self.stride) or len(self.shape) > MAX_RANK:
+            raise ValueError(f"a tensor with {len(self.shape)} sizes and {len(self.stride)} strides")
+        if any(type(size) is not int or not 0 <= size <= MAX_COUNT for size in sizes):
+            raise ValueError(f"a tensor of shape {str(self.shape)[:80]} and stride {str(self.stride)[:80]}")
         if self.extent * self.dtype.itemsize > self.storage.nbytes:
             raise ValueError(
                 f"a tensor of shape {self.shape} needs {self.extent * self.dtype.itemsize} bytes, "
@@ -106,34 +118,52 @@ class NumpyType:
     """A numeric numpy dtype in the making: the name first, the byte order when its state comes."""
 
     def __init__(self, name: Any, *_: Any) -> None:
-        if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?[fiubc]\d{1,2}", name):
-            raise ValueError("a numpy type that is no number")
-        self.dtype = numpy.dtype(name)
+        code = name.lstrip("<>|=") if isinstance(name, str) else ""
+        if code not in NUMPY_TYPES:
+            raise ValueError(f"a numpy type that torch has not ({str(name)[:20]})")
+        self.order = name.removesuffix(code)
+        self.dtype = NUMPY_TYPES[code]
 
     def build(self, state: Any) -> None:
         """Take the byte order from ``(version, order, ...)``."""
         if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
-            self.dtype = self.dtype.newbyteorder(state[1])
+            self.order = state[1]
+
+    def read(self, data: Any) -> torch.Tensor:
+        """Return the numbers in ``data`` as a flat tensor. Raises ValueError where it is no multiple of the type."""
+        width = self.dtype.itemsize
+        if not isinstance(data, (bytes, bytearray)) or not data or len(data) % width:
+            raise ValueError("numpy data of another length than its type")
+        ordered = bytearray(data)
+        if self.order == ">":
+            for position in range(width):
+                ordered[position::width] = data[width - 1 - position :: width]
+        return torch.frombuffer(ordered, dtype=self.dtype)
 
 
 class ArrayRecord:
     """A numpy array in the making: filled when its state comes."""
 
     def __init__(self, *_: Any) -> None:
-        self.array: numpy.ndarray[Any, Any] | None = None
+        self.tensor: torch.Tensor | None = None
 
     def build(self, state: Any) -> None:
         """Take ``(version, shape, dtype, fortran, bytes)``. Raises ValueError where they disagree."""
         _, shape, kind, fortran, data = state
-        if not isinstance(kind, NumpyType) or not isinstance(data, (bytes, bytearray)):
+        if not isinstance(kind, NumpyType):
             raise ValueError("a numpy array of objects")
-        self.array = numpy.frombuffer(data, kind.dtype).reshape(shape, order="F" if fortran else "C")
+        if data in (b"", bytearray()):
+            self.tensor = torch.empty(shape, dtype=kind.dtype)
+        elif fortran:
+            self.tensor = kind.read(data).reshape(tuple(reversed(shape))).permute(*reversed(range(len(shape))))
+        else:
+            self.tensor = kind.read(data).reshape(shape)
 
 
 def _numpy_scalar(kind: Any, data: Any = b"") -> int | float | complex | bool:
-    if not isinstance(kind, NumpyType) or not isinstance(data, (bytes, bytearray)):
+    if not isinstance(kind, NumpyType):
         raise ValueError("a numpy scalar that is no number")
-    return numpy.frombuffer(data, kind.dtype)[0].item()
+    return kind.read(data)[0].item()
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> TensorRef:
@@ -168,7 +198,9 @@ def _encode(text: Any = "", encoding: Any = "latin1", *_: Any) -> bytes:
 
 def _mapping(*arguments: Any) -> dict[Any, Any]:
     source = arguments[-1] if arguments else ()
-    return dict(source) if isinstance(source, (list, tuple, dict)) else {}
+    if isinstance(source, (list, tuple)):
+        return {checked_key(key): value for key, value in source}
+    return source if isinstance(source, dict) else {}
 
 
 def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
@@ -183,8 +215,8 @@ def _bytes(*arguments: Any) -> bytes:
     return _encode(*arguments)
 
 
-def _set(items: Any = ()) -> set[Any]:
-    return set(items) if isinstance(items, (list, tuple, set, frozenset)) else set()
+def _set(items: Any = ()) -> list[Any]:
+    return list(items) if isinstance(items, (list, tuple)) else []
 
 
 def _size(items: Any = ()) -> tuple[Any, ...]:
@@ -246,5 +278,19 @@ STORAGES: dict[str, StorageKind] = {
 }
 STORAGES |= {name.replace("torch.", "torch.cuda."): kind for name, kind in STORAGES.items() if name.endswith("Storage")}
 
+NUMPY_TYPES: dict[str, torch.dtype] = {
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+    "i1": torch.int8,
+    "i2": torch.int16,
+    "i4": torch.int32,
+    "i8": torch.int64,
+    "u1": torch.uint8,
+    "b1": torch.bool,
+    "c8": torch.complex64,
+    "c16": torch.complex128,
+}
+_KEY_TYPES = (str, bytes, int, float, type(None), torch.dtype, GlobalRef, InertRecord)
 _INERT_NAMES = frozenset({"numpy.ndarray", "torch.Tensor", "torch._tensor.Tensor"})
 KNOWN_GLOBALS: frozenset[str] = frozenset(HANDLERS) | frozenset(DTYPES) | frozenset(STORAGES) | _INERT_NAMES

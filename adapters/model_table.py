@@ -20,7 +20,7 @@ class PublishedFile:
     Attributes:
         id: unique in the table.
         file: its name in the hub's repository, with folders.
-        hub: ``"huggingface"``, ``"modelscope"``, ``"github"``, ``"google_drive"``, ``"pypi"`` or ``"dlib.net"``.
+        hub: ``"huggingface"``, ``"modelscope"``, ``"github"``, ``"google_drive"`` or ``"pypi"``.
         repo: repository id, or package name, or page.
         revision: revision to fetch.
         revision_verified: whether that revision was seen; False for an assumed ``main``.

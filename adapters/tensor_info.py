@@ -11,6 +11,7 @@ import torch
 # What trainers leave beside the weights; it never decides whether a wrapper level is removed.
 _RESIDUE = ("optimizer", "lr_scheduler", "scheduler", "callbacks", "loops", "scaler", "amp_scaling_state")
 _WRAPPERS = ("state_dict.", "model.", "module.")
+_MAX_WRAPPERS = 8
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,15 @@ def canonical_names(names: Iterable[str]) -> dict[str, str]:
     what a trainer keeps beside ``state_dict`` (optimizers, schedulers, callbacks) is then left out.
     """
     mapping = {name: name for name in names}
-    while True:
+    for _ in range(_MAX_WRAPPERS):
         for wrapper in _WRAPPERS:
             inner = {name: raw for name, raw in mapping.items() if name.startswith(wrapper)}
             if inner and all(name in inner or _is_residue(name) for name in mapping):
                 mapping = {name.removeprefix(wrapper): raw for name, raw in inner.items()}
                 break
         else:
-            return mapping
+            break
+    return mapping
 
 
 def _is_residue(name: str) -> bool:
