@@ -52,6 +52,8 @@ class FactNetwork(nn.Module):
         layers: gated layers by diffusers block path.
     """
 
+    local_fac_prj: nn.Module
+
     def __init__(self, projector: nn.Module, layers: Mapping[str, GatedSelfAttention]) -> None:
         super().__init__()
         self.local_fac_prj = projector

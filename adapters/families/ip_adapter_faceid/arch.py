@@ -29,6 +29,8 @@ class EmbeddingProjection(nn.Module):
 
     def __init__(self, embedding_dim: int, hidden: int, tokens: int, width: int, operations: Any = nn) -> None:
         super().__init__()
+        self.embedding_dim = embedding_dim
+        self.width = width
         self.proj = nn.Sequential(
             operations.Linear(embedding_dim, hidden), nn.GELU(), operations.Linear(hidden, tokens * width)
         )
@@ -36,7 +38,7 @@ class EmbeddingProjection(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, embedding_dim), each of unit length, gives (B, tokens, width)."""
-        return self.norm(self.proj(embedding).unflatten(-1, (-1, self.norm.normalized_shape[0])))
+        return self.norm(self.proj(embedding).unflatten(-1, (-1, self.width)))
 
 
 class FacePerceiver(nn.Module):
@@ -84,6 +86,7 @@ class PlusProjection(EmbeddingProjection):
         operations: Any = nn,
     ) -> None:
         super().__init__(embedding_dim, hidden, tokens, width, operations)
+        self.image_dim = image_dim
         self.perceiver_resampler = FacePerceiver(image_dim, width, depth, feed_forward, operations)
 
     def refined(self, embedding: Tensor, image_tokens: Tensor, shortcut: float | None) -> Tensor:
@@ -120,6 +123,7 @@ class FaceKeysValues(nn.Module):
 
     def __init__(self, context_dim: int, width: int, operations: Any = casting) -> None:
         super().__init__()
+        self.width = width
         self.to_k_ip = operations.Linear(context_dim, width, bias=False)
         self.to_v_ip = operations.Linear(context_dim, width, bias=False)
 

@@ -1,0 +1,150 @@
+"""Recognises IP-Adapter-FaceID files: plain, Plus, PlusV2, Portrait; SD1.5 and SDXL; published and trainer's layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...adapter import LowRank
+from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
+from ...errors import KeyMismatch
+from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...layers import casting
+from .adapter import FaceIDAdapter, FaceIDNetwork
+from .arch import EmbeddingProjection, FaceKeysValues, LowRankWeights, PlusProjection
+from .layout import BASES, PERCEIVER, PROJECTIONS, Parts, parts_of, refusal
+
+VARIANTS = ("plain", "plus", "plusv2", "portrait")
+
+
+class FaceIDFamily(Family):
+    """Face tokens from an ArcFace embedding (Plus: and CLIP patches) through extra keys and values of every attn2."""
+
+    id = "ip_adapter_faceid"
+    kind: Kind = "adapter"
+    title = "IP-Adapter-FaceID"
+    folder = "face_adapters"
+    variants = VARIANTS
+    links = ("https://github.com/tencent-ailab/IP-Adapter", "https://huggingface.co/h94/IP-Adapter-FaceID")
+    licence = Licence(
+        code="Apache-2.0",
+        weights="non-commercial research",
+        commercial=False,
+        note="its embeddings come from insightface models, which are for non-commercial research too",
+    )
+
+    def recognise(self, header: CheckpointHeader) -> Match | Ambiguity | str:
+        parts = parts_of(header)
+        if parts is None:
+            return "no pair of parts image_proj and ip_adapter"
+        reason = refusal(parts)
+        if reason is not None:
+            return reason
+        base, _ = BASES[parts.context]
+        hyper: dict[str, int | str | float] = {"base": base, "tokens": parts.tokens, **_estimates(header, parts)}
+        if parts.has_perceiver:
+            why = "the tensors of Plus and PlusV2 have the same names and shapes"
+            if base == "sdxl":
+                why += "; the file published for SDXL is PlusV2"
+            return Ambiguity(("plus", "plusv2"), why, hyper)
+        return Match(self, "plain" if parts.has_lora else "portrait", hyper)
+
+    def build(self, header: CheckpointHeader, match: Match) -> FaceIDAdapter:
+        parts = parts_of(header)
+        if parts is None:
+            raise _incomplete(header, "the parts image_proj and ip_adapter", "another file")
+        projection, attention = _projection(header, parts), _attention(header, parts)
+        for module, prefix in zip((projection, attention), parts.prefixes, strict=True):
+            load_strictly(module, load_tensors(header, prefix), what=f"{header.path.name}, {prefix.rstrip('.')}")
+        keys_values, low_rank = _taken_apart(attention.requires_grad_(False))
+        network = FaceIDNetwork(projection, keys_values)
+        return FaceIDAdapter(self.describe(header, match), header.digest, network, low_rank)
+
+
+def _projection(header: CheckpointHeader, parts: Parts) -> EmbeddingProjection:
+    """The projection in float32, weights to come."""
+    hidden, embedding = _needed(header, parts.projection, "proj.0.weight")
+    sizes = (embedding, hidden, parts.tokens, parts.context)
+    with torch.device("meta"):
+        if not parts.has_perceiver:
+            return EmbeddingProjection(*sizes)
+        layers = {name.split(".")[2] for name in parts.projection if name.startswith(f"{PERCEIVER}layers.")}
+        return PlusProjection(
+            *sizes,
+            image_dim=_needed(header, parts.projection, f"{PERCEIVER}proj_in.weight")[1],
+            depth=len(layers),
+            feed_forward=_needed(header, parts.projection, f"{PERCEIVER}layers.0.1.1.weight")[0],
+        )
+
+
+def _attention(header: CheckpointHeader, parts: Parts) -> nn.ModuleDict:
+    """One module for each attention of the base model, under the file's indices and names, weights to come."""
+    _, layers = BASES[parts.context]
+    rank = _needed(header, parts.attention, "1.to_q_lora.down.weight")[0] if parts.has_lora else None
+    modules = nn.ModuleDict()
+    with torch.device("meta"):
+        for index in range(2 * layers):
+            # attn1 (even) has the width of the attn2 that follows it.
+            width = _needed(header, parts.attention, f"{index | 1}.to_k_ip.weight")[0]
+            if index % 2 or rank:
+                modules[str(index)] = _layer(index, width, parts.context, rank)
+    stored = parts.attention["1.to_k_ip.weight"].dtype
+    return modules.to(torch.float32 if stored is torch.float64 else stored)
+
+
+def _layer(index: int, width: int, context: int, rank: int | None) -> nn.Module:
+    crosses = bool(index % 2)
+    layer: nn.Module = FaceKeysValues(context, width, casting) if crosses else nn.Module()
+    for name in PROJECTIONS if rank else ():
+        inputs = context if crosses and name in ("to_k", "to_v") else width
+        layer.add_module(f"{name}_lora", LowRankWeights(inputs, rank or 0, width))
+    return layer
+
+
+def _taken_apart(attention: nn.ModuleDict) -> tuple[list[FaceKeysValues], dict[tuple[int, str], LowRank]]:
+    """Keys and values for the network; the LoRA as plain tensors, since the host merges it into the base model."""
+    keys_values: list[FaceKeysValues] = []
+    low_rank: dict[tuple[int, str], LowRank] = {}
+    for index, layer in attention.items():
+        for name in PROJECTIONS:
+            weights: Any = layer._modules.pop(f"{name}_lora", None)
+            if weights is not None:
+                role = name.removeprefix("to_")
+                low_rank[int(index), role] = LowRank(weights.up.weight.detach(), weights.down.weight.detach())
+        if isinstance(layer, FaceKeysValues):
+            keys_values.append(layer)
+    return keys_values, low_rank
+
+
+def _needed(header: CheckpointHeader, part: Any, name: str) -> tuple[int, ...]:
+    info: TensorInfo | None = part.get(name)
+    if info is None or len(info.shape) != 2:
+        raise _incomplete(header, f"{name} of two dimensions", "no such key" if info is None else f"{info.shape}")
+    return info.shape
+
+
+def _incomplete(header: CheckpointHeader, expected: str, found: str) -> KeyMismatch:
+    return KeyMismatch(
+        header.path.name,
+        expected=expected,
+        found=found,
+        cure="download the file again and compare its size with the publisher's",
+    )
+
+
+def _estimates(header: CheckpointHeader, parts: Parts) -> dict[str, int]:
+    """Layers, and bytes: float32 projection with the face maps; keys and values of one photo, both branches."""
+    maps = {name: info for name, info in parts.attention.items() if name.endswith(("to_k_ip.weight", "to_v_ip.weight"))}
+    projection = sum(info.count for info in parts.projection.values())
+    itemsize = parts.attention["1.to_k_ip.weight"].dtype.itemsize
+    keys_values = 2 * parts.tokens * sum(info.shape[0] for info in maps.values())
+    return {
+        "layers": len(maps) // 2,
+        "encode_bytes": 4 * projection + sum(info.nbytes for info in maps.values()),
+        "sample_bytes": itemsize * keys_values,
+    }
+
+
+FAMILY = FaceIDFamily()
