@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ....faces.types import Faces
-from ...registry import Licence
+from ...family import Licence
 from ..nms import Overlap, nms
 from ..pictures import chunks, home, pixel_values, shrunk
 from .arch import Mtcnn
