@@ -84,8 +84,7 @@ def crop_faces(
     index = index.to(images.device)
     each = images[:1].numel() + images.shape[-1] * size * size
     crops = [
-        warp(planes.index_select(0, index[part]), matrices[part], size, padding)
-        for part in chunks(len(index), each)
+        warp(planes.index_select(0, index[part]), matrices[part], size, padding) for part in chunks(len(index), each)
     ]
     return torch.cat(crops) if crops else images.new_zeros(0, images.shape[-1], size, size)
 

@@ -16,7 +16,7 @@ _SMALL_KERNELS: dict[int, tuple[float, ...]] = {
 
 
 def dilate(masks: Tensor, size: int) -> Tensor:
-    """Return masks (..., H, W) after one dilation by a ``size`` x ``size`` square; outside the picture nothing counts."""
+    """Return masks (..., H, W) dilated once by a square of ``size``; nothing lies outside the picture."""
     planes = masks.reshape(1, -1, *masks.shape[-2:])
     before, after = size // 2, size - 1 - size // 2
     low = float("-inf")
@@ -26,7 +26,7 @@ def dilate(masks: Tensor, size: int) -> Tensor:
 
 
 def erode(masks: Tensor, size: int) -> Tensor:
-    """Return masks (..., H, W) after one erosion by a ``size`` x ``size`` square; the picture's border does not erode."""
+    """Return masks (..., H, W) eroded once by a square of ``size``; the picture's border does not erode."""
     return -dilate(-masks, size)
 
 

@@ -22,9 +22,9 @@ ORDER = "eye centre on the image's left, eye centre on its right, nose tip, mout
 _MEAN_IN_BOX = ((0.31, 0.39), (0.69, 0.39), (0.50, 0.58), (0.34, 0.77), (0.66, 0.77))
 
 # As fractions of the squared spread of the five points. Profiles bring the eyes together and may cross them a little.
-_CROSSED = -0.12
+_CROSSED = -0.5
 # As fractions of the length of the row of four points.
-_ROW = 0.08
+_ROW = 0.07
 _OFF_ROW = 0.25
 
 

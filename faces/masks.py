@@ -55,9 +55,7 @@ def resize(masks: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(masks[:, None], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
-def box_mask(
-    size: int, blur: float = 0.3, padding: tuple[float, float, float, float] = (0, 0, 0, 0)
-) -> Tensor:
+def box_mask(size: int, blur: float = 0.3, padding: tuple[float, float, float, float] = (0, 0, 0, 0)) -> Tensor:
     """Return the soft square (size, size), 0..1, of a crop (facefusion, create_box_mask).
 
     Args:
@@ -136,9 +134,7 @@ def _mean_side(mask: Tensor) -> int:
     return int(math.sqrt(high * wide))
 
 
-def head_mask(
-    candidates: Tensor, labels: Sequence[str], scores: Sequence[float], threshold: float = 0.8
-) -> Tensor:
+def head_mask(candidates: Tensor, labels: Sequence[str], scores: Sequence[float], threshold: float = 0.8) -> Tensor:
     """Return FACT's head mask (H, W), 0 or 1, of a human parser's candidates.
 
     Per label the largest candidate above ``threshold`` counts; the rest is `head_mask_of_parts`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -60,11 +61,8 @@ def parse_indices(text: str, count: int, what: str = "face numbers") -> list[int
     Raises:
         FaceChoice: a part that is no number or range, or a number beyond the faces that are there.
     """
-    parts = [part for part in text.replace(",", " ").split() if part]
-    if not parts:
-        return list(range(count))
-    numbers = [number for part in parts for number in _range_of(part, what)]
-    beyond = [number for number in numbers if number >= count]
+    ranges = _ranges_of(text, count, what)
+    beyond = [max(numbers.start, count) for numbers in ranges if numbers.stop > count]
     if beyond:
         raise FaceChoice(
             what,
@@ -72,7 +70,19 @@ def parse_indices(text: str, count: int, what: str = "face numbers") -> list[int
             found=f"number {beyond[0]}",
             cure="choose a number that is there, or lower the detector's score",
         )
-    return numbers
+    return [number for numbers in ranges for number in numbers]
+
+
+def _ranges_of(text: str, count: int, what: str) -> list[range]:
+    parts = text.replace(",", " ").split()
+    return [_range_of(part, what) for part in parts] if parts else [range(count)]
+
+
+def _indices_present(text: str, count: int, what: str) -> tuple[list[int], bool]:
+    """Return (the numbers of the list that are there, whether one is not)."""
+    ranges = _ranges_of(text, count, what)
+    present = [number for numbers in ranges for number in range(numbers.start, min(numbers.stop, count))]
+    return present, any(numbers.stop > count for numbers in ranges)
 
 
 def _available(count: int) -> str:
@@ -82,11 +92,9 @@ def _available(count: int) -> str:
 
 
 def _range_of(part: str, what: str) -> range:
-    first, dash, last = part.partition("-")
-    if first.isdecimal() and (last.isdecimal() if dash else not last):
-        numbers = range(int(first), int(last or first) + 1)
-        if numbers:
-            return numbers
+    found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
+    if found and (numbers := range(int(found[1]), int(found[2] or found[1]) + 1)):
+        return numbers
     raise FaceChoice(
         what,
         expected="numbers from 0 and rising ranges, such as 0,2 or 0-2",
@@ -119,21 +127,17 @@ def choose_in_batch(
     chosen: list[Faces] = []
     lacking: list[int] = []
     for number, faces in enumerate(batch.images):
-        try:
-            chosen.append(choose(faces, order, indices, f"face numbers for image {number}"))
-        except FaceChoice:
-            wanted = parse_indices(indices, _ENOUGH)
-            if on_missing_face == "error" or order not in ORDERS:
-                raise
-            ordered = order_faces(faces, order)
-            chosen.append(faces.take([ordered[index] for index in wanted if index < len(faces)]))
+        what = f"face numbers for image {number}"
+        if on_missing_face == "error":
+            chosen.append(choose(faces, order, indices, what))
+            continue
+        ordered = order_faces(faces, order)
+        present, lacks = _indices_present(indices, len(faces), what)
+        chosen.append(faces.take([ordered[index] for index in present]))
+        if lacks:
             lacking.append(number)
     notes = [f"faces {indices.strip()} not all present in images {_listed(lacking)}"] if lacking else []
     return batch.with_images(chosen, *notes)
-
-
-# More faces than any picture has: with it, only the syntax of a list of numbers is checked.
-_ENOUGH = 1 << 30
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -213,6 +217,4 @@ def filter_gender(genders: Sequence[str], wanted: str) -> list[int]:
 
 def filter_age(ages: Sequence[range], wanted: range) -> list[int]:
     """Return the indices of the faces whose age range shares a year with ``wanted``; upper ends are exclusive."""
-    return [
-        index for index, age in enumerate(ages) if max(age.start, wanted.start) < min(age.stop, wanted.stop)
-    ]
+    return [index for index, age in enumerate(ages) if max(age.start, wanted.start) < min(age.stop, wanted.stop)]

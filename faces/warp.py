@@ -36,9 +36,7 @@ def transform_points(points: Tensor, matrices: Tensor) -> Tensor:
     return points @ matrices[..., :2].transpose(-1, -2) + matrices[..., 2].unsqueeze(-2)
 
 
-def warp(
-    images: Tensor, matrices: Tensor, size: int | tuple[int, int], padding: Padding = "zeros"
-) -> Tensor:
+def warp(images: Tensor, matrices: Tensor, size: int | tuple[int, int], padding: Padding = "zeros") -> Tensor:
     """Return the crops (B, C, h, w) that ``matrices`` cut from ``images``, bilinear.
 
     Args:
@@ -53,10 +51,7 @@ def warp(
     if images.shape[0] == 0:
         return images.new_zeros(0, images.shape[1], height, width)
     each = images.shape[1] * (images[0, 0].numel() + height * width) + 2 * height * width
-    crops = [
-        _sample(images[part], backward[part], height, width, padding)
-        for part in chunks(images.shape[0], each)
-    ]
+    crops = [_sample(images[part], backward[part], height, width, padding) for part in chunks(images.shape[0], each)]
     return crops[0] if len(crops) == 1 else torch.cat(crops)
 
 

@@ -193,7 +193,9 @@ def balanced(source: Tensor, target: Tensor, network: str, weight: str) -> Tenso
 
 def described_faces(text: str) -> tuple[Faces, list[str], list[range]]:
     """Read boxes, scores, genders and age ranges from the file's description."""
-    boxes = torch.tensor([[float(value) for value in box.split(",")] for box in re.findall(r"\[([\d.]+(?:,[\d.]+){3})\]", text)])
+    boxes = torch.tensor(
+        [[float(value) for value in box.split(",")] for box in re.findall(r"\[([\d.]+(?:,[\d.]+){3})\]", text)]
+    )
     scores = torch.tensor(numbers_in(re.sub(r"(?<!\d)\.", "0.", re.search(r"scores ([^;]*)", text).group(1))))  # type: ignore[union-attr]
     letters = re.search(r"gender ([fm,]+)", text).group(1).split(",")  # type: ignore[union-attr]
     ages = [range(int(low), int(high)) for low, high in re.findall(r"range\((\d+),(\d+)\)", text)]

@@ -40,4 +40,4 @@ def headmask(golden: Golden) -> None:
     mask = head_mask(candidates, recipe["labels"], recipe["scores"], threshold)
     golden.check("mask_head", mask)
     phase = float(recipe["photo"].rsplit("phase", 1)[1])
-    golden.check("masked", (photo(*mask.shape, phase) * mask[..., None]).floor())
+    golden.check("masked", (photo(mask.shape[0], mask.shape[1], phase) * mask[..., None]).floor())
