@@ -54,10 +54,10 @@ KINDS: dict[str, Kind] = {
     "fact-v0": Kind(lambda levels: fact(levels, first_generation=True), SD15_LEVELS, ".ckpt", "flat"),
     "faceid-sd15": Kind(_faceid("sd15"), SD15_LEVELS, ".bin", "nested"),
     "faceid-plus-sd15": Kind(_faceid("sd15", plus=True), SD15_LEVELS, ".bin", "nested", variant="plus"),
-    "faceid-plusv2-sd15": Kind(_faceid("sd15", plus=True), SD15_LEVELS, ".bin", "nested", variant="plusv2"),
+    "faceid-plusv2-sd15": Kind(_faceid("sd15", plus=True), SD15_LEVELS, ".bin", "nested", variant="plus_v2"),
     "faceid-portrait-sd15": Kind(faceid_portrait, SD15_LEVELS, ".bin", "nested"),
     "faceid-sdxl": Kind(_faceid("sdxl"), SDXL_LEVELS, ".bin", "nested"),
-    "faceid-plusv2-sdxl": Kind(_faceid("sdxl", plus=True), SDXL_LEVELS, ".bin", "nested", variant="plusv2"),
+    "faceid-plusv2-sdxl": Kind(_faceid("sdxl", plus=True), SDXL_LEVELS, ".bin", "nested", variant="plus_v2"),
     "sd15-thin": Kind(sd15, (320, 320, 320, 320), ".safetensors", "safetensors"),
     "sd15-full": Kind(sd15, SD15_LEVELS, ".safetensors", "safetensors"),
 }

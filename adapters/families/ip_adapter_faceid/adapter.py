@@ -18,7 +18,7 @@ from .arch import EmbeddingProjection, FaceKeysValues, PlusProjection
 # The recognition model the FaceID files were trained with. Embeddings of other models, even other ArcFace models of
 # the same width, live in other spaces.
 ENCODER = "arcface_buffalo_l"
-PLUS_V2 = "plusv2"
+PLUS_V2 = "plus_v2"
 
 
 class FaceIDNetwork(nn.Module):

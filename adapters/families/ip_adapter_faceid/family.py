@@ -16,7 +16,7 @@ from .adapter import FaceIDAdapter, FaceIDNetwork
 from .arch import EmbeddingProjection, FaceKeysValues, LowRankWeights, PlusProjection
 from .layout import BASES, PERCEIVER, PROJECTIONS, Parts, parts_of, refusal
 
-VARIANTS = ("plain", "plus", "plusv2", "portrait")
+VARIANTS = ("plain", "plus", "plus_v2", "portrait")
 
 
 class FaceIDFamily(Family):
@@ -48,7 +48,7 @@ class FaceIDFamily(Family):
             why = "the tensors of Plus and PlusV2 have the same names and shapes"
             if base == "sdxl":
                 why += "; the file published for SDXL is PlusV2"
-            return Ambiguity(("plus", "plusv2"), why, hyper)
+            return Ambiguity(("plus", "plus_v2"), why, hyper)
         return Match(self, "plain" if parts.has_lora else "portrait", hyper)
 
     def build(self, header: CheckpointHeader, match: Match) -> FaceIDAdapter:
