@@ -1,0 +1,1 @@
+"""Face encoders: from an aligned face to numbers that say who it is."""

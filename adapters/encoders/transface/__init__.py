@@ -1,0 +1,1 @@
+"""TransFace: vision transformers for face recognition."""
