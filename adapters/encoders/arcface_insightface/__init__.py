@@ -1,0 +1,1 @@
+"""ArcFace recognition networks of the insightface packs."""

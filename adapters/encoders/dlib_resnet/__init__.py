@@ -1,0 +1,1 @@
+"""The 128-d face recognition network of dlib."""

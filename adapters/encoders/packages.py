@@ -1,0 +1,66 @@
+"""Encoders that come with an optional package instead of a checkpoint: their names, how to load them, what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UnknownCheckpoint
+from .base import FaceEncoder
+
+DLIB = "dlib_resnet"
+ARCFACE = "arcface_"
+PACKS = ("buffalo_l", "antelopev2")
+_COMMERCIAL = {True: "allowed", False: "not allowed", None: "not stated by the publisher"}
+
+
+def names(roots: Sequence[Path]) -> list[str]:
+    """Ids of the package encoders.
+
+    All are always listed in one order, so that a graph from another machine is valid here; loading one whose package
+    or file is missing says what to install or where to put it.
+
+    Args:
+        roots: folders that may hold insightface packs; they change nothing.
+    """
+    return [DLIB, *(ARCFACE + pack for pack in PACKS)]
+
+
+def is_package(name: str) -> bool:
+    """Whether ``name`` is one of `names` rather than a file."""
+    return name == DLIB or name in {ARCFACE + pack for pack in PACKS}
+
+
+def load(name: str, roots: Sequence[Path]) -> FaceEncoder:
+    """Build a package encoder.
+
+    Raises:
+        MissingPackage: its package is not installed.
+        MissingModelFile: the insightface pack is in none of ``roots``.
+        BadCheckpoint: a file that cannot be read.
+        UnknownCheckpoint: no such encoder.
+    """
+    if name == DLIB:
+        from .dlib_resnet.encoder import load_dlib_resnet
+
+        return load_dlib_resnet()
+    if not is_package(name):
+        raise UnknownCheckpoint(
+            f"face encoder {name}", expected=" or ".join(names(())), found="another name", cure="choose one of the list"
+        )
+    from .arcface_insightface.encoder import find_pack, load_arcface
+
+    return load_arcface(find_pack(name.removeprefix(ARCFACE), roots))
+
+
+def describe(encoder: FaceEncoder) -> str:
+    """What a loaded encoder is, one fact per line; for every encoder, from a package or from a file."""
+    licence = encoder.licence
+    facts = [
+        f"encoder: {encoder.title} ({encoder.id})",
+        f"code licence: {licence.code}",
+        f"weight licence: {licence.weights}",
+        f"commercial use: {_COMMERCIAL[licence.commercial]}",
+        f"head masks: {'used' if encoder.uses_masks else 'not used'}",
+    ]
+    return "\n".join([*facts, *(f"note: {note}" for note in (licence.note, *encoder.notes) if note)])
