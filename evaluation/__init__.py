@@ -1,0 +1,1 @@
+"""Measures of results: identity similarity and its thresholds."""
