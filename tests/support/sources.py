@@ -93,9 +93,9 @@ def _of_statement(node: ast.AST, file: Path, when: str) -> Iterator[Import]:
             yield Import(".".join((*folder, name)), node.lineno, relative=True, when=when)
     elif isinstance(node, ast.Call) and _name(node.func) in ("import_module", "__import__", "import_first"):
         for argument in node.args:
-            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                if not argument.value.startswith("."):
-                    yield Import(argument.value, node.lineno, relative=False, when=when)
+            name = argument.value if isinstance(argument, ast.Constant) else None
+            if isinstance(name, str) and not name.startswith("."):
+                yield Import(name, node.lineno, relative=False, when=when)
 
 
 def _name(node: ast.expr) -> str:

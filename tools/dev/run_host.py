@@ -22,7 +22,9 @@ def main() -> int:
     try:
         with ComfyProcess(arguments.base, port=arguments.port) as host:
             ours = [name for name in host.object_info() if name.startswith("Likeness")]
-            print(f"{host.url}  ({len(ours)} Likeness nodes; models in {host.base / 'models'}; Ctrl-C ends it)", flush=True)
+            print(
+                f"{host.url}  {len(ours)} Likeness nodes; models in {host.base / 'models'}; Ctrl-C ends it", flush=True
+            )
             while host.running:
                 time.sleep(0.5)
             print(host.log[-3000:])
