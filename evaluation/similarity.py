@@ -158,6 +158,8 @@ def select_by_reference(face_batch: FaceBatch, reference: Identity, limit: float
         chosen, note = _most_alike(faces, reference, limit)
         kept.append(chosen)
         notes += [f"image {number} (counted from 0): {note}"] if note else []
+    if reference.masked:
+        notes.append("the reference was encoded without background and these faces with it; expect lower similarities")
     return face_batch.with_images(kept, *notes)
 
 

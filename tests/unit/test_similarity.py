@@ -109,5 +109,7 @@ def test_the_reference_chooses_one_face_in_each_picture():
     strict = select_by_reference(batch, _people(ARCFACE, (0.1, 2.0)), limit=0.9999)
     assert strict.counts == (0, 0, 0)
     assert [note[:7] for note in strict.notes] == ["image 0", "image 2"]
+    masked = Identity(ARCFACE, {"embedding": torch.tensor([[0.1, 2.0]])}, masked=True)
+    assert any("without background" in note for note in select_by_reference(batch, masked).notes)
     with pytest.raises(IdentityMismatch, match=r"dlib_resnet.*arcface_buffalo_l"):
         select_by_reference(batch, _people("dlib_resnet", (1.0, 0)))

@@ -18,6 +18,7 @@ from ....faces.align import crop_faces
 from ...errors import BadCheckpoint, MissingModelFile
 from ...family import Licence
 from ...identity import EMBEDDING
+from ...model_table import published_file
 from ..base import FaceEncoder
 from ..missing import missing_package
 
@@ -33,21 +34,25 @@ LICENCE = Licence(
 
 @dataclass(frozen=True)
 class Pack:
-    """One pack of the insightface model zoo: what its recognition file is called, and how large it is."""
+    """One pack of the insightface model zoo, and what its recognition file is called."""
 
     name: str
     recognition: str
-    megabytes: int
 
     @property
     def encoder_id(self) -> str:
         """Id of the encoder that this pack makes."""
         return f"arcface_{self.name}"
 
+    @property
+    def table_id(self) -> str:
+        """Id of its archive in the table of published files."""
+        return f"insightface_{self.name}"
+
 
 # The one place where a file name decides: a pack is the folder that the user unpacked and chose, and what sets these
 # networks apart for an adapter is the data they were trained on, which no tensor shows.
-_PACKS = (Pack("buffalo_l", "w600k_r50.onnx", 174), Pack("antelopev2", "glintr100.onnx", 261))
+_PACKS = (Pack("buffalo_l", "w600k_r50.onnx"), Pack("antelopev2", "glintr100.onnx"))
 PACKS = {pack.name: pack for pack in _PACKS}
 
 
@@ -161,10 +166,11 @@ def _open(file: Path, providers: Sequence[str] | None) -> Any:
 
 
 def _missing_file(pack: Pack, roots: Sequence[Path]) -> MissingModelFile:
+    row = published_file(pack.table_id)
     where = " or ".join(str(root) for root in roots) or "no insightface folder"
     return MissingModelFile(
         f"{pack.recognition} of the pack {pack.name}",
-        expected=f"about {pack.megabytes} MB in a folder {pack.name} of models/insightface ({LICENCE.weights})",
+        expected=f"it in a folder {pack.name} of models/{row.folder} ({row.weight_licence})",
         found=f"nothing below {where}",
-        cure=f"unpack {pack.name}.zip of the release v0.7 of github.com/deepinsight/insightface there",
+        cure=f"get {row.file} ({row.size_text}) from {row.hub} {row.repo} and unpack it there",
     )

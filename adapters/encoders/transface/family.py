@@ -82,6 +82,7 @@ class TransFaceFamily(Family):
     kind: Kind = "encoder"
     title = "TransFace"
     folder = "face_encoders"
+    variants = (GATED, UNGATED)
     links = ("https://github.com/DanJun6737/TransFace", "https://modelscope.cn/models/yucheng1996/FaceChain-FACT")
     licence = Licence(
         code="none in the authors' repository; the identical copy in modelscope/facechain is Apache-2.0",
