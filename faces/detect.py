@@ -103,6 +103,21 @@ def detect_faces(
     return FaceBatch(tuple(found[number] for number in kept), size, detector.name, notes=tuple(notes)), kept
 
 
+def require_faces(batch: FaceBatch) -> None:
+    """Refuse a batch without any picture, which ``skip`` leaves when no picture has a face; no host can show one.
+
+    Raises:
+        NoFaceFound: when the batch is empty.
+    """
+    if len(batch) == 0:
+        raise NoFaceFound(
+            "detect faces",
+            expected="a face in at least one picture",
+            found="none, so that skip left no picture",
+            cure="lower the score, give boxes by hand, or set on_missing_face to keep",
+        )
+
+
 def _first_look(pictures: Tensor, detector: Detector, score: float, on_progress: Progress | None) -> list[Faces]:
     found: list[Faces] = []
     for numbers in _parts(range(pictures.shape[0]), pictures, 1.0):

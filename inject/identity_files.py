@@ -1,4 +1,6 @@
-"""Where identity files are kept: ``identities`` in the host's output folder, and in its input folder for those brought along."""
+"""Where identity files are kept: ``identities`` in the host's output folder, and in its input folder for those brought
+along.
+"""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class LoadedDetector(Shared):
         self.detector = detector
         self.name = detector.name
         self.default_score = detector.default_score
-        network = getattr(detector, "network", None)
-        self.managed = ManagedNetwork(network) if network is not None else None
+        self.network = detector.network
+        self.managed = ManagedNetwork(detector.network) if detector.network is not None else None
 
     def __call__(self, images: Tensor, score: float) -> list[Faces]:
         stop_if_cancelled()

@@ -38,8 +38,8 @@ def register_model_folders() -> None:
 def _register(paths: Any, name: str) -> None:
     """Add a folder under ``models``.
 
-    The host's table may know the name already from the user's extra model paths, there with an empty extension set (which means every
-    file); and on the package host reading an unknown name would create a folder on disk.
+    The host's table may know the name already from the user's extra model paths, there with an empty extension set
+    (which means every file); and on the package host reading an unknown name would create a folder on disk.
     """
     table = paths.folder_names_and_paths
     folder = str(Path(paths.models_dir) / name)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from ..adapters import registry
 from ..adapters.detectors import packages as detector_packages
 from ..faces import manual
-from ..faces.detect import detect_faces
+from ..faces.detect import OnMissingFace, detect_faces, require_faces
 from ..faces.images import as_rgb
-from ..faces.overlay import overlay
+from ..faces.overlay import draw_faces
 from ..faces.report import faces_table
 from ..faces.types import FaceBatch
 from ..inject import model_folders
@@ -33,12 +33,16 @@ class LikenessLoadDetector:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
-        names = [*detector_packages.names(model_folders.folder_roots("insightface")), *model_folders.list_files(model_folders.DETECTORS)]
+        names = [*detector_packages.names(), *model_folders.list_files(model_folders.DETECTORS)]
         return {
             "required": {
                 "detector": (
                     names,
-                    {"default": names[0], "tooltip": "mtcnn: no file needed. insightface: needs its package and models/insightface. Files: models/face_detectors."},
+                    {
+                        "default": names[0],
+                        "tooltip": "mtcnn: no file needed. insightface: needs its package and models/insightface. "
+                        "Files: models/face_detectors.",
+                    },
                 )
             }
         }
@@ -58,7 +62,8 @@ class LikenessDetectFaces:
     DISPLAY_NAME = "Detect Faces"
     CATEGORY = "Likeness/faces"
     DESCRIPTION = (
-        "Finds faces in every picture of a batch. Where nothing is found it tries again with a border and other sizes, and says so."
+        "Finds faces in every picture of a batch. Where nothing is found it tries again with a border and other "
+        "sizes, and says so."
     )
     RETURN_TYPES = (FACES, "IMAGE", "IMAGE", "STRING", "INT")
     RETURN_NAMES = ("faces", "images", "overlay", "report", "count")
@@ -82,20 +87,27 @@ class LikenessDetectFaces:
                 "score": (
                     "FLOAT",
                     {
-                        "default": 0.0, "min": 0.0, "max": 1.0, "step": 0.01,
-                        "tooltip": "Least score of a face. 0 takes the detector's own (MTCNN 0.9, RetinaFace 0.9, SCRFD 0.5).",
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.01,
+                        "tooltip": "Least score of a face. 0 takes the detector's own (MTCNN 0.9, RetinaFace 0.9, "
+                        "SCRFD 0.5).",
                     },
                 ),
                 "on_missing_face": ON_MISSING_FACE,
             }
         }
 
-    def detect(self, images: Tensor, detector: LoadedDetector, score: float, on_missing_face: str) -> dict[str, Any]:
+    def detect(
+        self, images: Tensor, detector: LoadedDetector, score: float, on_missing_face: OnMissingFace
+    ) -> dict[str, Any]:
         """Run the detector."""
         rgb = as_rgb(images)
         faces, kept = detect_faces(rgb, detector, score or None, on_missing_face)
+        require_faces(faces)
         report = faces_table(faces)
-        return with_text(report, faces, images[kept], overlay(rgb[kept], faces), report, sum(faces.counts))
+        return with_text(report, faces, images[kept], draw_faces(rgb[kept], faces), report, sum(faces.counts))
 
 
 class LikenessFacesFromUser:
@@ -106,7 +118,11 @@ class LikenessFacesFromUser:
     DESCRIPTION = "Makes faces without a detector, from boxes, five points for each face, or the blobs of a mask."
     RETURN_TYPES = (FACES, "IMAGE", "STRING")
     RETURN_NAMES = ("faces", "overlay", "report")
-    OUTPUT_TOOLTIPS = ("The faces, in the order given.", "The pictures with the faces drawn in.", "The same as a table.")
+    OUTPUT_TOOLTIPS = (
+        "The faces, in the order given.",
+        "The pictures with the faces drawn in.",
+        "The same as a table.",
+    )
     FUNCTION = "make"
 
     @classmethod
@@ -116,17 +132,30 @@ class LikenessFacesFromUser:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures; boxes and points hold for each of them."}),
-                "boxes": ("STRING", {**text, "tooltip": "x1,y1,x2,y2 in pixels, one box per line or separated by ';'. Empty: none."}),
-                "points": ("STRING", {**text, "tooltip": "Ten numbers for each face: both eye centres, nose tip, both mouth corners (x,y each, image-left first). Empty: estimated from the box."}),
+                "boxes": (
+                    "STRING",
+                    {**text, "tooltip": "x1,y1,x2,y2 in pixels, one box per line or separated by ';'. Empty: none."},
+                ),
+                "points": (
+                    "STRING",
+                    {
+                        **text,
+                        "tooltip": "Ten numbers for each face: both eye centres, nose tip, both mouth corners (x,y "
+                        "each, image-left first). Empty: estimated from the box.",
+                    },
+                ),
             },
             "optional": {"mask": ("MASK", {"tooltip": "Instead of boxes: each connected blob is one face."})},
         }
 
-    def make(self, images: Tensor, boxes: str, points: str, mask: Tensor | None = None) -> tuple[FaceBatch, Tensor, str]:
+    def make(
+        self, images: Tensor, boxes: str, points: str, mask: Tensor | None = None
+    ) -> tuple[FaceBatch, Tensor, str]:
         """Read the user's boxes, points or mask."""
         rgb = as_rgb(images)
-        faces = manual.faces_from_user(tuple(rgb.shape[:3]), boxes=boxes, points=points, mask=mask)
-        return faces, overlay(rgb, faces), faces_table(faces)
+        count, height, width = rgb.shape[:3]
+        faces = manual.faces_from_user((height, width), count, boxes, points, mask)
+        return faces, draw_faces(rgb, faces), faces_table(faces)
 
 
-NODES: ClassVar = (LikenessLoadDetector, LikenessDetectFaces, LikenessFacesFromUser)  # type: ignore[misc]
+NODES = (LikenessLoadDetector, LikenessDetectFaces, LikenessFacesFromUser)

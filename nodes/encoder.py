@@ -8,10 +8,9 @@ from torch import Tensor
 
 from ..adapters import registry
 from ..adapters.encoders import packages as encoder_packages
-from ..adapters.encoders.base import encode_photos
-from ..adapters.identity import Identity
-from ..adapters.identity_ops import with_image_tokens
-from ..faces.align import crop_faces
+from ..adapters.encoders.base import Which, chosen_crops, encode_photos
+from ..adapters.identity_ops import identity_report, with_image_tokens
+from ..faces.detect import OnMissingFace
 from ..faces.images import as_rgb
 from ..faces.masks import as_mask
 from ..faces.types import FaceBatch
@@ -31,7 +30,9 @@ class LikenessLoadEncoder:
 
     DISPLAY_NAME = "Load Face Encoder"
     CATEGORY = "Likeness/identity"
-    DESCRIPTION = "Loads a face encoder. Each adapter takes the identities of its own encoder; dlib serves for comparing only."
+    DESCRIPTION = (
+        "Loads a face encoder. Each adapter takes the identities of its own encoder; dlib serves for comparing only."
+    )
     RETURN_TYPES = (ENCODER, "STRING")
     RETURN_NAMES = ("encoder", "report")
     OUTPUT_TOOLTIPS = ("The encoder.", "What was recognised, and under which licence.")
@@ -40,7 +41,10 @@ class LikenessLoadEncoder:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
-        names = [*encoder_packages.names(model_folders.folder_roots("insightface")), *model_folders.list_files(model_folders.ENCODERS)]
+        names = [
+            *encoder_packages.names(model_folders.folder_roots("insightface")),
+            *model_folders.list_files(model_folders.ENCODERS),
+        ]
         tooltip = "Files: models/face_encoders, recognised by content. dlib and insightface: optional packages."
         return {"required": {"encoder": (names, {"default": names[0], "tooltip": tooltip})}}
 
@@ -58,10 +62,16 @@ class LikenessEncodeIdentity:
 
     DISPLAY_NAME = "Encode Identity"
     CATEGORY = "Likeness/identity"
-    DESCRIPTION = "Encodes the faces of one or more photos of a person. Changing a strength later does not run this node again."
+    DESCRIPTION = (
+        "Encodes the faces of one or more photos of a person. Changing a strength later does not run this node again."
+    )
     RETURN_TYPES = (IDENTITY, "IMAGE", "STRING")
     RETURN_NAMES = ("identity", "crops", "report")
-    OUTPUT_TOOLTIPS = ("The identity, one entry for each face.", "The aligned faces that were encoded.", "What was encoded and how.")
+    OUTPUT_TOOLTIPS = (
+        "The identity, one entry for each face.",
+        "The aligned faces that were encoded.",
+        "What was encoded and how.",
+    )
     FUNCTION = "encode"
 
     @classmethod
@@ -72,18 +82,36 @@ class LikenessEncodeIdentity:
                 "images": ("IMAGE", {"tooltip": "The photos in which the faces were found."}),
                 "faces": (FACES, {"tooltip": "From 'Detect Faces' or 'Select Faces'."}),
                 "encoder": (ENCODER, {"tooltip": "From 'Load Face Encoder'."}),
-                "which": (["best", "all"], {"default": "best", "tooltip": "best: the first face of each photo. all: every face."}),
+                "which": (
+                    ["best", "all"],
+                    {"default": "best", "tooltip": "best: the first face of each photo. all: every face."},
+                ),
                 "on_missing_face": ON_MISSING_FACE,
             },
             "optional": {
-                "mask": ("MASK", {"tooltip": "Head masks, one or one per photo. FACT was trained on faces without background; without a mask its identity is weaker."}),
-                "clip_vision": ("CLIP_VISION", {"tooltip": "For FaceID-Plus: CLIP-ViT-H-14, from the host's CLIP vision loader."}),
+                "mask": (
+                    "MASK",
+                    {
+                        "tooltip": "Head masks, one or one per photo. FACT was trained on faces without background; "
+                        "without a mask its identity is weaker."
+                    },
+                ),
+                "clip_vision": (
+                    "CLIP_VISION",
+                    {"tooltip": "For FaceID-Plus: CLIP-ViT-H-14, from the host's CLIP vision loader."},
+                ),
             },
         }
 
     def encode(
-        self, images: Tensor, faces: FaceBatch, encoder: LoadedEncoder, which: str, on_missing_face: str,
-        mask: Tensor | None = None, clip_vision: Any = None,
+        self,
+        images: Tensor,
+        faces: FaceBatch,
+        encoder: LoadedEncoder,
+        which: Which,
+        on_missing_face: OnMissingFace,
+        mask: Tensor | None = None,
+        clip_vision: Any = None,
     ) -> dict[str, Any]:
         """Run the encoder, and the image encoder where one is connected."""
         rgb = as_rgb(images)
@@ -92,11 +120,10 @@ class LikenessEncodeIdentity:
         identity = encode_photos(
             encoder, rgb, faces, masks, which, on_missing_face, lambda done, total: bar.update_absolute(done, total)
         )
-        index, landmarks5 = chosen_landmarks(faces, which)
         if clip_vision is not None:
-            crops = crop_faces(rgb, index, landmarks5, "arcface", IMAGE_CROP)
+            crops = chosen_crops(rgb, faces, which, on_missing_face, IMAGE_CROP)
             identity = with_image_tokens(identity, *image_tokens(clip_vision, crops))
-        preview = crop_faces(rgb, index, landmarks5, "arcface", PREVIEW_CROP).movedim(1, -1)
+        preview = chosen_crops(rgb, faces, which, on_missing_face, PREVIEW_CROP).movedim(1, -1)
         report = identity_report(identity)
         return with_text(report, identity, preview, report)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters.identity import Identity
-from ..adapters.identity_ops import METHODS, combine, identity_report, load_identity, save_identity
+from ..adapters.identity_ops import METHODS, Method, combine, identity_report, load_identity, save_identity
 from ..inject import identity_files
 from .common import IDENTITY, Schema, with_text
 
@@ -27,8 +27,16 @@ class LikenessCombineIdentities:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
-        weight = {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.05, "tooltip": "Weight of this identity, for 'weighted'."}
-        optional: dict[str, Any] = {"identity_2": (IDENTITY, {"tooltip": "The second identity; none combines the entries of the first."})}
+        weight = {
+            "default": 1.0,
+            "min": 0.0,
+            "max": 10.0,
+            "step": 0.05,
+            "tooltip": "Weight of this identity, for 'weighted'.",
+        }
+        optional: dict[str, Any] = {
+            "identity_2": (IDENTITY, {"tooltip": "The second identity; none combines the entries of the first."})
+        }
         optional |= {f"identity_{i}": (IDENTITY, {"tooltip": "A further identity."}) for i in (3, 4)}
         optional |= {f"weight_{i}": ("FLOAT", dict(weight)) for i in (1, 2, 3, 4)}
         return {
@@ -38,14 +46,15 @@ class LikenessCombineIdentities:
                     [*METHODS],
                     {
                         "default": "average",
-                        "tooltip": "average: mean. normalised average: mean of unit embeddings. concat: keep all side by side. weighted: mean with the weights below.",
+                        "tooltip": "average: mean. normalised average: mean of unit embeddings. concat: keep all side "
+                        "by side. weighted: mean with the weights below.",
                     },
                 ),
             },
             "optional": optional,
         }
 
-    def combine(self, identity_1: Identity, method: str, **others: Any) -> tuple[Identity, str]:
+    def combine(self, identity_1: Identity, method: Method, **others: Any) -> tuple[Identity, str]:
         """Combine those that are connected."""
         identities, weights = [identity_1], [float(others.get("weight_1", 1.0))]
         for number in (2, 3, 4):
@@ -75,7 +84,10 @@ class LikenessSaveIdentity:
         return {
             "required": {
                 "identity": (IDENTITY, {"tooltip": "The identity to keep."}),
-                "name": ("STRING", {"default": "person", "tooltip": "Beginning of the file's name; a number is added."}),
+                "name": (
+                    "STRING",
+                    {"default": "person", "tooltip": "Beginning of the file's name; a number is added."},
+                ),
             }
         }
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from ..adapters.encoders.base import FaceEncoder, with_embeddings
 from ..adapters.identity import Identity
 from ..evaluation.similarity import select_by_reference
-from ..faces.overlay import overlay
+from ..faces.overlay import draw_faces
 from ..faces.report import faces_table
-from ..faces.select import ORDERS, select_faces
+from ..faces.select import ORDERS, choose_in_batch
 from ..faces.types import FaceBatch
 from .common import ENCODER, FACES, IDENTITY, Schema
 
@@ -19,10 +19,17 @@ class LikenessSelectFaces:
 
     DISPLAY_NAME = "Select Faces"
     CATEGORY = "Likeness/faces"
-    DESCRIPTION = "Orders the faces of each picture and keeps those you name. With a reference person, keeps the one most like them."
+    DESCRIPTION = (
+        "Orders the faces of each picture and keeps those you name. With a reference person, keeps the one most "
+        "like them."
+    )
     RETURN_TYPES = (FACES, "IMAGE", "STRING")
     RETURN_NAMES = ("faces", "overlay", "report")
-    OUTPUT_TOOLTIPS = ("The chosen faces, in the chosen order.", "The pictures with the chosen faces drawn in.", "The same as a table.")
+    OUTPUT_TOOLTIPS = (
+        "The chosen faces, in the chosen order.",
+        "The pictures with the chosen faces drawn in.",
+        "The same as a table.",
+    )
     FUNCTION = "select"
 
     @classmethod
@@ -32,33 +39,49 @@ class LikenessSelectFaces:
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures in which the faces were found."}),
                 "faces": (FACES, {"tooltip": "From 'Detect Faces'."}),
-                "order": ([*ORDERS], {"default": ORDERS[0], "tooltip": "How the faces of a picture are numbered, from 0."}),
-                "index": ("STRING", {"default": "0", "tooltip": "Numbers to keep, such as 0 or 0,2 or 1-3. Empty keeps all."}),
+                "order": (
+                    [*ORDERS],
+                    {"default": ORDERS[0], "tooltip": "How the faces of a picture are numbered, from 0."},
+                ),
+                "index": (
+                    "STRING",
+                    {"default": "0", "tooltip": "Numbers to keep, such as 0 or 0,2 or 1-3. Empty keeps all."},
+                ),
             },
             "optional": {
                 "reference": (IDENTITY, {"tooltip": "Keep the face most like this person instead of counting."}),
                 "encoder": (ENCODER, {"tooltip": "Needed with a reference: the encoder that made it."}),
-                "min_similarity": (
+                "limit": (
                     "FLOAT",
                     {
-                        "default": -1.0, "min": -1.0, "max": 1.0, "step": 0.01,
-                        "tooltip": "With a reference: least similarity to count as the same person. -1 takes the encoder's own threshold.",
+                        "default": -1.0,
+                        "min": -1.0,
+                        "max": 2.0,
+                        "step": 0.01,
+                        "tooltip": "With a reference: least cosine to count as the same person (for dlib the largest "
+                        "distance). -1 takes the encoder's own threshold.",
                     },
                 ),
             },
         }
 
     def select(
-        self, images: Tensor, faces: FaceBatch, order: str, index: str,
-        reference: Identity | None = None, encoder: FaceEncoder | None = None, min_similarity: float = -1.0,
+        self,
+        images: Tensor,
+        faces: FaceBatch,
+        order: str,
+        index: str,
+        reference: Identity | None = None,
+        encoder: FaceEncoder | None = None,
+        limit: float = -1.0,
     ) -> tuple[FaceBatch, Tensor, str]:
         """Select by order and number, or by reference."""
         if reference is None:
-            chosen = select_faces(faces, order, index)
+            chosen = choose_in_batch(faces, order, index)
         else:
             known = faces if encoder is None else with_embeddings(faces, images, encoder)
-            chosen = select_by_reference(known, reference, None if min_similarity <= -1.0 else min_similarity)
-        return chosen, overlay(images, chosen), faces_table(chosen)
+            chosen = select_by_reference(known, reference, None if limit <= -1.0 else limit)
+        return chosen, draw_faces(images, chosen), faces_table(chosen)
 
 
 NODES = (LikenessSelectFaces,)

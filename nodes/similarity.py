@@ -17,7 +17,10 @@ class LikenessIdentitySimilarity:
     DESCRIPTION = "Compares identities of one encoder, and says by that encoder's threshold who is the same person."
     RETURN_TYPES = ("STRING", "FLOAT")
     RETURN_NAMES = ("report", "best")
-    OUTPUT_TOOLTIPS = ("The matrix and the verdicts as text.", "The best value: highest cosine, or smallest distance for dlib.")
+    OUTPUT_TOOLTIPS = (
+        "The matrix and the verdicts as text.",
+        "The best value: highest cosine, or smallest distance for dlib.",
+    )
     FUNCTION = "compare"
     OUTPUT_NODE = True
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ...faces.align import crop_faces
 from ...faces.detect import OnMissingFace, Progress
 from ...faces.errors import BadImage, FaceChoice, NoFaceFound
 from ...faces.images import as_rgb
@@ -71,6 +72,21 @@ def chosen_landmarks(face_batch: FaceBatch, which: Which) -> tuple[Tensor, Tenso
     """The faces that `encode_photos` encodes: image numbers (N,) and landmarks5 (N, 5, 2), without empty rows."""
     chosen = _choose(face_batch, which)
     return torch.as_tensor(chosen.index, dtype=torch.long), chosen.landmarks5
+
+
+def chosen_crops(
+    images: Tensor, face_batch: FaceBatch, which: Which, on_missing_face: OnMissingFace, size: int
+) -> Tensor:
+    """Aligned crops (N, 3, size, size) of what `encode_photos` encodes, one for each row of its identity.
+
+    Under ``"keep"`` a picture without a face has a black crop. images: (B, H, W, 3), 0..1.
+    """
+    index, landmarks5 = chosen_landmarks(face_batch, which)
+    crops = crop_faces(images, index, landmarks5, "arcface", size)
+    missing = [number for number, count in enumerate(face_batch.counts) if count == 0]
+    if on_missing_face != "keep" or not missing:
+        return crops
+    return _with_empty_rows({"crop": crops}, index.tolist(), missing)[0]["crop"]
 
 
 @dataclass(frozen=True, eq=False)
