@@ -20,8 +20,9 @@ from torch import Tensor
 from .errors import BadCheckpoint, UnsafeCheckpoint
 from .file_kinds import Container, container_of
 from .header_safetensors import read_safetensors_header
-from .header_torch import TorchContents, leaves, printable, read_legacy, read_tensor, read_torch_header, read_zip
+from .header_torch import TorchContents, read_legacy, read_tensor, read_torch_header, read_zip
 from .inert_values import TensorRef
+from .nested import leaves, printable
 from .strict_load import load_strictly
 from .tensor_info import RawHeader, TensorInfo, canonical_names
 
@@ -29,6 +30,8 @@ __all__ = ["CheckpointHeader", "TensorInfo", "load_strictly", "load_tensors", "r
 
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
+# What torch's safe loader raises for damaged files.
+_DAMAGED = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +133,8 @@ def load_tensors(header: CheckpointHeader, prefix: str = "") -> dict[str, Tensor
 
 def unsafe(header: CheckpointHeader) -> UnsafeCheckpoint:
     """The refusal of a pickle that asks for more than tensors; it names the classes and the converter."""
-    shown = printable(", ".join(header.foreign[:5])) + (f" and {len(header.foreign) - 5} more" if len(header.foreign) > 5 else "")
+    more = len(header.foreign) - 5
+    shown = printable(", ".join(header.foreign[:5])) + (f" and {more} more" if more > 0 else "")
     return UnsafeCheckpoint(
         header.path.name,
         expected="a pickle of tensors only",
@@ -165,16 +169,23 @@ def _load(header: CheckpointHeader, wanted: Mapping[str, str]) -> dict[str, Tens
         return _load_safetensors(header, wanted)
     if not header.by_weights_only:
         return _load_described(header, wanted)
-    try:
-        content = torch.load(
-            header.path, map_location="cpu", weights_only=True, mmap=True if header.container == "torch_zip" else None
-        )
-    except pickle.UnpicklingError as error:
-        raise unsafe(header) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise _damaged(header, error) from error
-    found: dict[str, Tensor] = dict(leaves(content, header.path.name))
+    found: dict[str, Tensor] = dict(leaves(_load_torch(header), header.path.name))
+    if not all(isinstance(found.get(raw), Tensor) for raw in wanted.values()):
+        raise _changed(header)
     return {name: _owned(found[raw]) for name, raw in wanted.items()}
+
+
+def _load_torch(header: CheckpointHeader) -> object:
+    try:
+        # Newer torch trusts the suffix .safetensors when it is given a path, whatever the file is.
+        if header.container == "torch_legacy" or header.path.suffix == ".safetensors":
+            with header.path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(header.path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise _refused_by_torch(header, error) from error
+    except _DAMAGED as error:
+        raise _damaged(header, error) from error
 
 
 def _owned(tensor: Tensor) -> Tensor:
@@ -215,10 +226,19 @@ def _changed(header: CheckpointHeader) -> BadCheckpoint:
     )
 
 
+def _refused_by_torch(header: CheckpointHeader, error: Exception) -> UnsafeCheckpoint:
+    return UnsafeCheckpoint(
+        header.path.name,
+        expected="a pickle that torch's safe loader reads",
+        found=f"one that it refuses ({printable(str(error))[:120]})",
+        cure=f'convert it without running it: python tools/convert_checkpoint.py "{header.path.name}"',
+    )
+
+
 def _damaged(header: CheckpointHeader, error: Exception) -> BadCheckpoint:
     return BadCheckpoint(
         header.path.name,
         expected="readable tensor data",
-        found=f"damaged data ({str(error)[:120]})",
+        found=f"damaged data ({printable(str(error))[:120]})",
         cure="download the file again and compare its size with the publisher's",
     )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .errors import BadCheckpoint
+from .nested import printable
 from .tensor_info import RawHeader, TensorInfo
 
 MAX_HEADER = 100_000_000
@@ -60,7 +61,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
         names = dict(pairs)
         if len(names) != len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise _bad(path, "every name once in the header", f"{twice[:80]} more than once", _AGAIN)
+            raise _bad(path, "every name once in the header", f"{printable(twice)[:80]} more than once", _AGAIN)
         return names
 
     try:
@@ -80,25 +81,35 @@ def _metadata(path: Path, metadata: Any) -> dict[str, str]:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63
 
 
-def _entry(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int, int]:
+def _told(value: Any) -> str:
+    """Show a wrong value only where it is short; anything may stand in a hostile header."""
+    parts = value if isinstance(value, list) else [value]
+    if len(parts) <= 8 and all(type(part) is int and part.bit_length() <= 64 for part in parts):
+        return str(value)
+    return f"a {type(value).__name__}"
+
+
+def _entry(path: Path, raw_name: str, entry: Any) -> tuple[TensorInfo, int, int]:
+    name = printable(raw_name)[:120]
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _bad(path, f"dtype, shape and data_offsets for {name}", f"{str(entry)[:80]}", _AGAIN)
+        raise _bad(path, f"dtype, shape and data_offsets for {name}", _told(entry), _AGAIN)
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or len(shape) > 64 or not all(map(_is_count, shape)):
-        raise _bad(path, f"a shape of whole numbers for {name}", f"{str(shape)[:80]}", _AGAIN)
+        raise _bad(path, f"a shape of whole numbers for {name}", _told(shape), _AGAIN)
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
-        raise _bad(path, f"two offsets for {name}", f"{str(offsets)[:80]}", _AGAIN)
-    dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+        raise _bad(path, f"two offsets for {name}", _told(offsets), _AGAIN)
+    kind = entry["dtype"] if isinstance(entry["dtype"], str) else _told(entry["dtype"])
+    dtype = DTYPES.get(kind)
     if dtype is None:
         known = "one of " + " ".join(DTYPES)
-        raise _bad(path, f"{known} for {name}", f"dtype {str(entry['dtype'])[:20]}", "use a file of an ordinary dtype")
+        raise _bad(path, f"{known} for {name}", f"dtype {printable(kind)[:20]}", "use a file of an ordinary dtype")
     info = TensorInfo(tuple(shape), dtype)
     if offsets[1] - offsets[0] != info.nbytes:
         found = f"data_offsets that span {offsets[1] - offsets[0]} bytes"
-        raise _bad(path, f"{info.nbytes} bytes for {name} of shape {tuple(shape)}"[:200], found, _AGAIN)
+        raise _bad(path, f"{info.nbytes} bytes for {name} of shape {_told(shape)}", found, _AGAIN)
     return info, offsets[0], offsets[1]
 
 
@@ -106,8 +117,8 @@ def _check_spans(path: Path, spans: list[tuple[int, int, str]], size: int, start
     position = 0
     for begin, end, name in spans:
         if begin != position:
-            kind = "overlap" if begin < position else "a gap"
-            raise _bad(path, "tensors that lie end to end", f"{kind} at byte {start + begin} before {name}", _AGAIN)
+            found = f"{'an overlap' if begin < position else 'a gap'} before {printable(name)[:120]}"
+            raise _bad(path, "tensors that lie end to end", found, _AGAIN)
         position = end
     if start + position != size:
         found = f"the file is {size} bytes, its header needs {start + position}"

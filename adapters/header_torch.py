@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,15 @@ import torch
 from .errors import BadCheckpoint, UnsafeCheckpoint
 from .inert_pickle import InertPickle, read_inert
 from .inert_values import InertRecord, StorageRef, TensorRef
+from .nested import MAX_NAME, leaves, printable
 from .tensor_info import RawHeader, TensorInfo
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MAX_PICKLE = 512_000_000
-MAX_LEAVES = 1_000_000
-MAX_DEPTH = 64
-MAX_NAME = 1000
-MAX_CHARACTERS = 200_000_000
 _AGAIN = "download the file again and compare its size with the publisher's"
 _SAVE_AGAIN = "save it again with torch.save or as safetensors"
+# What the standard library raises for damaged, encrypted or unsupported archives.
+_BROKEN_ZIP = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, MemoryError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -57,62 +55,21 @@ def read_torch_header(path: Path, contents: TorchContents) -> RawHeader:
         elif _is_note(leaf) and len(name) < MAX_NAME:
             metadata[name] = printable(str(leaf))
     if not tensors and contents.pickle.foreign:
+        asked = printable(", ".join(contents.pickle.foreign[:5]))
         raise UnsafeCheckpoint(
             path.name,
             expected="a pickle of tensors",
-            found=f"no tensors but a request for {printable(', '.join(contents.pickle.foreign[:5]))}, which was not carried out",
+            found=f"no tensors but a request for {asked}, which was not carried out",
             cure="do not use this file unless you know who made it; ask its publisher for safetensors",
         )
     numpy_needed = any(name.startswith("numpy") for name in contents.pickle.globals)
     return RawHeader(tensors, metadata, contents.fingerprint, contents.pickle.foreign, not numpy_needed)
 
 
-def leaves(value: Any, what: str) -> Iterator[tuple[str, Any]]:
-    """Yield every leaf of nested dicts, lists and tuples with its dotted name.
-
-    Raises:
-        BadCheckpoint: more levels or leaves than a checkpoint has (shared containers may nest without end).
-    """
-    stack: list[tuple[str, Any, int]] = [("", value, 0)]
-    visited = characters = 0
-    while stack:
-        name, node, depth = stack.pop()
-        visited += 1
-        if depth > MAX_DEPTH or visited > MAX_LEAVES:
-            raise BadCheckpoint(
-                what,
-                expected=f"at most {MAX_DEPTH} levels and {MAX_LEAVES} entries",
-                found="more, or a container that contains itself",
-                cure="do not use this file unless you know who made it",
-            )
-        children = _children(node)
-        if children is None:
-            yield name, node
-        else:
-            characters += (len(name) + 1) * len(children)
-            if characters <= MAX_CHARACTERS:
-                stack.extend((f"{name}.{key}" if name else key, child, depth + 1) for key, child in reversed(children))
-            else:
-                stack.append((name, node, MAX_DEPTH + 1))
-
-
-def printable(text: str) -> str:
-    """Return ``text`` cut to a sensible length and without what a message or a log could not show."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_NAME])
-
-
 def _is_note(leaf: Any) -> bool:
     if isinstance(leaf, int):
         return leaf.bit_length() <= 64
     return isinstance(leaf, float) or (isinstance(leaf, str) and len(leaf) < MAX_NAME)
-
-
-def _children(node: Any) -> list[tuple[str, Any]] | None:
-    if isinstance(node, dict):
-        return [(printable(key if isinstance(key, str) else str(key)), child) for key, child in node.items()]
-    if isinstance(node, (list, tuple)):
-        return [(str(number), child) for number, child in enumerate(node)]
-    return None
 
 
 def read_zip(path: Path, size: int) -> TorchContents:
@@ -135,8 +92,9 @@ def read_zip(path: Path, size: int) -> TorchContents:
             with archive.open(main) as stream:
                 pickle = read_inert(stream, len(data), path.name)  # type: ignore[arg-type]
             order = archive.read(entries[root + "byteorder"])[:6] if root + "byteorder" in entries else b"little"
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
-        raise _bad(path, "a complete torch zip", f"one of {size} bytes that breaks off ({error})", _AGAIN) from error
+    except _BROKEN_ZIP as error:
+        found = f"one of {size} bytes that is damaged ({printable(str(error))[:120]})"
+        raise _bad(path, "a complete torch zip", found, _AGAIN) from error
     if order != b"little":
         raise _bad(path, "little-endian numbers", "big-endian ones", _SAVE_AGAIN)
     places = {key: _entry_place(path, size, entries, root, storage) for key, storage in pickle.storages.items()}
@@ -160,9 +118,7 @@ def _root(path: Path, entries: dict[str, zipfile.ZipInfo]) -> str:
     return root
 
 
-def _entry_place(
-    path: Path, size: int, entries: dict[str, zipfile.ZipInfo], root: str, storage: StorageRef
-) -> int:
+def _entry_place(path: Path, size: int, entries: dict[str, zipfile.ZipInfo], root: str, storage: StorageRef) -> int:
     entry = entries.get(f"{root}data/{storage.key}")
     if entry is None or entry.file_size < storage.nbytes or entry.header_offset + entry.file_size > size:
         found = "no entry" if entry is None else f"an entry of {entry.file_size} bytes in a file of {size} bytes"
@@ -189,7 +145,7 @@ def read_legacy(path: Path, size: int) -> TorchContents:
         protocol = read_inert(file, size, path.name).value
         system = read_inert(file, size, path.name).value
         if magic != LEGACY_MAGIC or protocol != 1001 or not isinstance(system, dict):
-            raise _bad(path, "a torch file", f"a pickle with other marks ({str(protocol)[:20]})", _SAVE_AGAIN)
+            raise _bad(path, "a torch file", "a pickle with other marks", _SAVE_AGAIN)
         if system.get("little_endian") is False:
             raise _bad(path, "little-endian numbers", "big-endian ones", _SAVE_AGAIN)
         pickle = read_inert(file, size, path.name)

@@ -7,6 +7,7 @@ them into plain containers (sets become lists), descriptions of tensors, and, fo
 
 from __future__ import annotations
 
+import pickle
 import pickletools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from .inert_values import (
     StorageRef,
     checked_key,
 )
+from .nested import printable
 
 MAX_OPCODES = 5_000_000
 MAX_LINE = 65_536
@@ -32,6 +34,11 @@ MAX_COPIED = 1_000_000_000
 
 class _Malformed(Exception):
     """A pickle that breaks its own rules; becomes `BadCheckpoint` with the file's name."""
+
+
+_BROKEN = (
+    _Malformed, ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, MemoryError, RecursionError
+)  # fmt: skip
 
 
 class ClampedReader:
@@ -83,11 +90,11 @@ def read_inert(file: BinaryIO, end: int, what: str) -> InertPickle:
     machine = _Machine()
     try:
         machine.run(pickletools.genops(ClampedReader(file, end)))  # type: ignore[arg-type]
-    except (_Malformed, ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, MemoryError) as error:
+    except _BROKEN as error:
         raise BadCheckpoint(
             what,
             expected="a complete torch pickle",
-            found=f"one that breaks off or is malformed ({error or type(error).__name__})",
+            found=f"one that breaks off or is malformed ({printable(str(error)[:200]) or type(error).__name__})",
             cure="download the file again and compare its size with the publisher's",
         ) from error
     return machine.result
@@ -304,6 +311,12 @@ def _persistent(machine: _Machine, _: Any) -> None:
     machine.stack.append(machine.storage(machine.stack.pop()))
 
 
+def _protocol(machine: _Machine, number: int) -> None:
+    del machine
+    if number > pickle.HIGHEST_PROTOCOL:
+        raise _Malformed(f"protocol {number}")
+
+
 def _nothing(machine: _Machine, _: Any) -> None:
     del machine
 
@@ -362,7 +375,7 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _build,
     "PERSID": _persistent_text,
     "BINPERSID": _persistent,
-    "PROTO": _nothing,
+    "PROTO": _protocol,
     "FRAME": _nothing,
     "NEXT_BUFFER": _buffer,
     "READONLY_BUFFER": _buffer,
