@@ -181,7 +181,7 @@ def test_replaced_norms_of_the_base_are_kept_and_told(tmp_path: Path) -> None:
     assert torch.equal(adapter.norm2_overrides[FIRST][0], weight) and torch.equal(
         adapter.norm2_overrides[FIRST][1], bias
     )
-    assert "norm2 of 1 blocks" in adapter.report.as_text()
+    assert "another norm2 for 1 blocks" in adapter.report.as_text()
     torch.save(tensors | {f"{marker}weight": weight}, tmp_path / "half.ckpt")
     with pytest.raises(KeyMismatch, match="weight and bias"):
         load(tmp_path / "half.ckpt")

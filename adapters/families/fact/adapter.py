@@ -30,8 +30,8 @@ class FactAdapter(GatedAttentionAdapter):
         network: projector and layers.
         layers: the gated layers of ``network`` by diffusers block path.
         input_shape: (T, C) of the encoder's tokens; T is None where any number will do.
-        norm2_overrides: weight and bias, by block path, that replace those of the base block's ``norm2``. Published
-            files have none; the official loader would overwrite the base model's with such keys.
+        norm2_overrides: weight and bias, by block path, of another ``norm2`` for the base block. Published files have
+            none; the official loader would overwrite the base model's with them. Kept, and told in the report.
     """
 
     base = "sd15"

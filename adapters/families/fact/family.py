@@ -74,7 +74,7 @@ class FactFamily(Family):
         load_strictly(network, tensors, what=header.path.name)
         report = self.describe(header, match)
         if overrides:
-            note = f"the file replaces norm2 of {len(overrides)} blocks of the base model"
+            note = f"the file holds another norm2 for {len(overrides)} blocks of the base model, which is not applied"
             report = replace(report, notes=(*report.notes, note))
         return FactAdapter(report, header.digest, network, layers, input_shape, overrides)
 
