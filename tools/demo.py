@@ -142,7 +142,10 @@ def noise_sentence() -> str:
     from likeness_pack.adapters.model_table import published_file
 
     named = [published_file(name) for name in PUBLISHED]
-    told = [f"{file.file} ({file.size_text}, {file.weight_licence or 'licence not stated'}) in models/{file.folder}" for file in named]
+    told = [
+        f"{file.file} ({file.size_text}, {file.weight_licence or 'licence not stated'}) in models/{file.folder}"
+        for file in named
+    ]
     return (
         "This picture is noise by construction, since stand-ins have no trained weights; these files make it real: "
         + "; ".join([*told, BASE_HINT])

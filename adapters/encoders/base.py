@@ -127,7 +127,8 @@ def encode_photos(
     """
     _check_policy(which, on_missing_face)
     images = _checked(images, face_batch)
-    masks = None if masks is None else as_mask(masks, *images.shape[:3], what="head mask")
+    count, height, width, _ = images.shape
+    masks = None if masks is None else as_mask(masks, count, height, width, what="head mask")
     missing = [number for number, count in enumerate(face_batch.counts) if count == 0]
     if missing and (on_missing_face == "error" or len(missing) == len(face_batch)):
         raise _no_face(missing, len(face_batch))
