@@ -37,7 +37,7 @@ def _belongs(thing: str, folder: str, loader: str) -> Hint:
     return Hint(f"what looks like {thing}", f"put it into models/{folder} and load it with {loader}")
 
 
-_RULES: tuple[_Rule, ...] = (
+_FACE_RULES: tuple[_Rule, ...] = (
     _Rule(("pulid_ca.",), _later("PuLID for Flux")),
     _Rule(("id_adapter_attn_layers.", "image_proj.mapping_0.", "id_adapter.mapping_0."), _later("PuLID for SDXL")),
     _Rule(("id_encoder.vision_model.", "id_encoder.qformer_perceiver."), _later("PhotoMaker")),
@@ -45,12 +45,14 @@ _RULES: tuple[_Rule, ...] = (
     _Rule((".to_k_face.", ".to_v_face."), _later("ID-Animator")),
     _Rule(("ref_qkv_lora_", ".ref_to_k."), _later("DreamFit")),
     _Rule(("conv4d.0.0.query_conv",), _later("the matcher of AM-Adapter")),
+)
+_OTHER_RULES: tuple[_Rule, ...] = (
     _Rule(
         ("controlnet_cond_embedding.", "control_model.", "controlnet_down_blocks.", "controlnet_blocks."),
         _belongs("a ControlNet", "controlnet", "the ControlNet loader"),
     ),
     _Rule(
-        ("lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", ".alpha_lora"),
+        ("lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down."),
         _belongs("a LoRA", "loras", "a LoRA loader"),
     ),
     _Rule(
@@ -74,18 +76,21 @@ _RULES: tuple[_Rule, ...] = (
 def likely_kind(header: CheckpointHeader) -> Hint | None:
     """Return what an unrecognised file probably is, or None."""
     names = tuple(header.tensors)
-    for rule in _RULES:
+    # PuLID in its community form and ID-Animator carry IP-Adapter keys too, so the rules of such systems come first;
+    # an IP-Adapter with a LoRA inside is no LoRA file.
+    rules = _FACE_RULES if _contains(names, (".to_k_ip.",)) else _FACE_RULES + _OTHER_RULES
+    for rule in rules:
         if _contains(names, rule.parts) and all(_contains(names, (part,)) for part in rule.also):
             return rule.hint
     return _ip_adapter_kind(header)
 
 
 def _ip_adapter_kind(header: CheckpointHeader) -> Hint | None:
-    key = header.shape("ip_adapter.1.to_k_ip.weight")
-    if key is None:
+    if not _contains(tuple(header.tensors), (".to_k_ip.",)):
         return None
     width = header.shape("image_proj.proj_in.weight")
-    if header.has("image_proj.latents") and width is not None and width[-1:] == (512,):
+    raw_embedding = header.has("image_proj.latents") and width is not None and width[-1:] == (512,)
+    if raw_embedding and not _contains(tuple(header.tensors), ("_lora.",)):
         return _later("InstantID or FaceID-Portrait-unnorm")
     return Hint("what looks like an IP-Adapter of another kind", _LATER)
 

@@ -11,7 +11,7 @@ from ..faces.errors import LikenessError
 from .checkpoint import CheckpointHeader, read_header, unsafe
 from .errors import AmbiguousCheckpoint, UnknownCheckpoint
 from .family import Ambiguity, Family, Kind, Licence, Match
-from .hints import likely_kind
+from .hints import Hint, likely_kind
 from .model_table import published_variant
 from .report import DetectionReport
 
@@ -90,7 +90,8 @@ def recognise(
     answers = {family.id: (family, family.recognise(header)) for family in asked}
     claims = [(family, answer) for family, answer in answers.values() if not isinstance(answer, str)]
     if not claims:
-        raise _unknown(header, {name: str(reason) for name, (_, reason) in answers.items()})
+        reasons = {name: str(reason) for name, (_, reason) in answers.items()}
+        raise _unknown(header, reasons, _of_another_kind(header, kind) if candidates is None else None)
     if len(claims) > 1:
         raise _several(header, [family for family, _ in claims])
     family, answer = claims[0]
@@ -156,10 +157,19 @@ def _several(header: CheckpointHeader, claiming: Sequence[Family]) -> AmbiguousC
     )
 
 
-def _unknown(header: CheckpointHeader, reasons: dict[str, str]) -> LikenessError:
+def _of_another_kind(header: CheckpointHeader, kind: Kind | None) -> Hint | None:
+    """Say so if a family of another kind takes the file: it lies in the wrong folder or went to the wrong loader."""
+    for family in families():
+        if kind not in (None, family.kind) and not isinstance(family.recognise(header), str):
+            cure = f"put it into models/{family.folder} and load it as {family.kind}"
+            return Hint(f"a file of {family.title}, of kind {family.kind}", cure)
+    return None
+
+
+def _unknown(header: CheckpointHeader, reasons: dict[str, str], hint: Hint | None) -> LikenessError:
     if header.foreign:
         return unsafe(header)
-    hint = likely_kind(header)
+    hint = hint or likely_kind(header)
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     return UnknownCheckpoint(
         header.path.name,

@@ -1,7 +1,7 @@
 """Say what a checkpoint is, without loading it: ``python tools/inspect_checkpoint.py FILE``.
 
 Prints one JSON object. Exit code 0: recognised; 1: refused, the object holds the sentence; 2: wrong usage.
-Needs torch and safetensors only.
+Needs torch, numpy and safetensors; neither ComfyUI nor any optional package.
 """
 
 from __future__ import annotations

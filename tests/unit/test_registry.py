@@ -233,6 +233,20 @@ def test_files_of_other_systems_are_named(tmp_path, name):
     assert "linear: no line.weight" in str(caught.value)
 
 
+def test_a_lora_inside_an_ip_adapter_does_not_make_it_a_lora_file(tmp_path):
+    names = ("ip_adapter.1.to_k_ip.weight", "ip_adapter.0.to_q_lora.down.weight", "image_proj.proj_in.weight")
+    with pytest.raises(UnknownCheckpoint, match="an IP-Adapter of another kind"):
+        registry.recognise(saved(tmp_path / "a", *names), candidates=TOYS)
+
+
+def test_a_file_of_another_kind_is_sent_to_its_loader(tmp_path, monkeypatch):
+    known = (*TOYS, EncoderFamily())
+    monkeypatch.setattr(registry, "families", lambda kind=None: tuple(one for one in known if kind in (None, one.kind)))
+    header = saved(tmp_path / "a", "line.weight")
+    with pytest.raises(UnknownCheckpoint, match="Linear Thing, of kind adapter.*models/face_adapters"):
+        registry.recognise(header, "detector")
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_whole_base_model_is_sent_to_its_folder(tmp_path, wrapped):
     names = ["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.up.0.block.0.weight"]
