@@ -7,7 +7,7 @@ constants of a sampling run, so they are projected once; a layer then costs one 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,10 +16,12 @@ from torch import Tensor
 from . import host
 from .call_state import call_state
 from .masks import LatentMask
+from .memo import Memo
 from .row_values import RowKeysValues
 from .rows import POSITIVE, row_pattern
 from .schedule import StepRange
 from .shared import Shared
+from .stacked import StackedTerms, can_stack
 
 SLOT = "attn2"
 AttentionPatch = Callable[..., Tensor]
@@ -45,10 +47,12 @@ class AttentionTerm(Shared):
     mask: LatentMask | None = None
     positive_only: bool = False
 
+    def acts(self, extra: Mapping[str, Any]) -> bool:
+        """Whether anything is added at this step."""
+        return self.strength != 0.0 and self.steps.active(extra)
+
     def add(self, out: Tensor, q: Tensor, layer: int, extra: Mapping[str, Any]) -> Tensor:
         """Return ``out`` (B, N, C) with this identity's attention added; ``q`` is (B, N, C)."""
-        if self.strength == 0.0 or not self.steps.active(extra):
-            return out
         pattern, _ = row_pattern(extra, q.shape[0])
         if not self.positive_only:
             return self._add_rows(out, q, pattern, layer, extra)
@@ -82,6 +86,7 @@ class IdentityAttention(Shared):
     layer: int
     terms: tuple[AttentionTerm, ...]
     previous: AttentionPatch | None = None
+    _stacks: Memo[StackedTerms] = field(default_factory=lambda: Memo(limit=2), repr=False)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
         if self.previous is None:
@@ -91,7 +96,14 @@ class IdentityAttention(Shared):
         state = call_state(extra)
         if state is not None:
             state.mark(SLOT, self.layer)
-        for term in self.terms:
+        return self._add_terms(out, q, extra)
+
+    def _add_terms(self, out: Tensor, q: Tensor, extra: Mapping[str, Any]) -> Tensor:
+        acting = [term for term in self.terms if term.acts(extra)]
+        if can_stack(acting):
+            key = tuple(term.key for term in acting)
+            return self._stacks.get(key, lambda: StackedTerms(acting, self.layer)).add(out, q, extra)
+        for term in acting:
             out = term.add(out, q, self.layer, extra)
         return out
 

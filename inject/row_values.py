@@ -37,6 +37,11 @@ class RowKeysValues(Shared):
         return len(self._stored)
 
     @property
+    def tokens(self) -> int:
+        """Number of tokens T."""
+        return int(self._stored[0][0].shape[1])
+
+    @property
     def bytes(self) -> int:
         """Size of what is kept."""
         return sum(tensor.numel() * tensor.element_size() for pair in self._stored for tensor in pair)
