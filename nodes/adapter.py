@@ -12,9 +12,26 @@ from ..adapters.identity import Identity
 from ..inject import model_folders
 from ..inject.apply import ApplyOptions, apply_identity
 from ..inject.loaded import LoadedAdapter
-from .common import ADAPTER, IDENTITY, Schema, with_text
+from .common import ADAPTER, IDENTITY, Schema, number, percent, with_text
 
-PERCENT = {"min": 0.0, "max": 1.0, "step": 0.001}
+PEOPLE = (1, 2, 3, 4)
+START_TOOLTIP = "When the identity begins to act, as a part of the steps."
+END_TOOLTIP = "When it stops acting."
+MASK_TOOLTIP = "Where in the picture it acts; soft masks are fine; one mask, or one per picture or frame of the batch."
+
+
+def token_inputs() -> dict[str, Any]:
+    """The optional inputs of every node that applies an identity."""
+    lora = "Strength of the LoRA inside FaceID files (official: 1). Set 0 when a separate FaceID LoRA is loaded."
+    shortcut = "Only FaceID-PlusV2: weight of the face embedding beside the picture features (official: 1)."
+    negative = (
+        "Give the negative prompt's rows the family's own neutral tokens, as the authors do. Off leaves them alone."
+    )
+    return {
+        "lora_strength": number(1.0, 0.0, 2.0, 0.01, lora),
+        "shortcut_scale": number(1.0, 0.0, 5.0, 0.05, shortcut),
+        "negative": ("BOOLEAN", {"default": True, "tooltip": negative}),
+    }
 
 
 class LikenessLoadAdapter:
@@ -78,66 +95,17 @@ class LikenessApplyIdentity:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        strength = "Strength of the identity. Official defaults: FaceID 1.0, FACT 0.5."
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The base model, with or without other patches."}),
                 "adapter": (ADAPTER, {"tooltip": "From 'Load Face Adapter'."}),
-                "identity": (
-                    IDENTITY,
-                    {"tooltip": "From 'Encode Identity', by the encoder the adapter was trained with."},
-                ),
-                "strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": -1.0,
-                        "max": 3.0,
-                        "step": 0.01,
-                        "tooltip": "Strength of the identity. Official defaults: FaceID 1.0, FACT 0.5.",
-                    },
-                ),
-                "start_percent": (
-                    "FLOAT",
-                    {"default": 0.0, **PERCENT, "tooltip": "When the identity begins to act, as a part of the steps."},
-                ),
-                "end_percent": ("FLOAT", {"default": 1.0, **PERCENT, "tooltip": "When it stops acting."}),
+                "identity": (IDENTITY, {"tooltip": "From 'Encode Identity', by the encoder of the adapter."}),
+                "strength": number(1.0, -1.0, 3.0, 0.01, strength),
+                "start_percent": percent(0.0, START_TOOLTIP),
+                "end_percent": percent(1.0, END_TOOLTIP),
             },
-            "optional": {
-                "mask": (
-                    "MASK",
-                    {"tooltip": "Where in the picture it acts; one mask, or one per picture of the batch."},
-                ),
-                "lora_strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 2.0,
-                        "step": 0.01,
-                        "tooltip": "Strength of the LoRA inside FaceID files (official: 1). Set 0 when a separate "
-                        "FaceID LoRA is loaded.",
-                    },
-                ),
-                "shortcut_scale": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 5.0,
-                        "step": 0.05,
-                        "tooltip": "Only FaceID-PlusV2: weight of the face embedding beside the picture features "
-                        "(official: 1).",
-                    },
-                ),
-                "negative": (
-                    "BOOLEAN",
-                    {
-                        "default": True,
-                        "tooltip": "Give the negative prompt's rows the family's own neutral tokens, as the authors "
-                        "do. Off leaves those rows unpatched.",
-                    },
-                ),
-            },
+            "optional": {"mask": ("MASK", {"tooltip": MASK_TOOLTIP}), **token_inputs()},
         }
 
     def apply(
@@ -160,4 +128,62 @@ class LikenessApplyIdentity:
         return (apply_identity(model, adapter, identity, options),)
 
 
-NODES = (LikenessLoadAdapter, LikenessApplyIdentity)
+class LikenessApplyRegions:
+    """Patch a model so that it shows several people, each in a region of the picture."""
+
+    DISPLAY_NAME = "Apply Identities to Regions"
+    CATEGORY = "Likeness/adapter"
+    DESCRIPTION = (
+        "Up to four people in one picture: each with an identity, a mask and a strength. In every layer a person's part "
+        "is exactly zero outside the mask."
+    )
+    RETURN_TYPES = ("MODEL",)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The patched model, for any sampler.",)
+    FUNCTION = "apply"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
+        """Inputs as the host asks for them."""
+        optional: dict[str, Any] = {}
+        for i in PEOPLE[1:]:
+            optional[f"identity_{i}"] = (IDENTITY, {"tooltip": f"Person {i}."})
+        for i in PEOPLE:
+            optional[f"mask_{i}"] = ("MASK", {"tooltip": f"Region of person {i}. {MASK_TOOLTIP}"})
+        for i in PEOPLE:
+            optional[f"strength_{i}"] = number(1.0, -1.0, 3.0, 0.01, f"Strength of person {i}.")
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The base model, with or without other patches."}),
+                "adapter": (ADAPTER, {"tooltip": "From 'Load Face Adapter'."}),
+                "identity_1": (IDENTITY, {"tooltip": "Person 1."}),
+                "start_percent": percent(0.0, START_TOOLTIP),
+                "end_percent": percent(1.0, END_TOOLTIP),
+            },
+            "optional": {**optional, **token_inputs()},
+        }
+
+    def apply(
+        self,
+        model: Any,
+        adapter: LoadedAdapter,
+        start_percent: float,
+        end_percent: float,
+        lora_strength: float = 1.0,
+        shortcut_scale: float = 1.0,
+        negative: bool = True,
+        **people: Any,
+    ) -> tuple[Any]:
+        """Patch a clone once for each person that is connected."""
+        for i in PEOPLE:
+            identity, mask = people.get(f"identity_{i}"), people.get(f"mask_{i}")
+            if identity is None:
+                continue
+            strength = float(people.get(f"strength_{i}", 1.0))
+            tokens = TokenOptions(shortcut_scale, negative)
+            options = ApplyOptions(strength, start_percent, end_percent, mask, lora_strength, tokens)
+            model = apply_identity(model, adapter, identity, options)
+        return (model,)
+
+
+NODES = (LikenessLoadAdapter, LikenessApplyIdentity, LikenessApplyRegions)

@@ -22,6 +22,16 @@ ON_MISSING_FACE = (
 )
 
 
+def number(default: float, low: float, high: float, step: float, tooltip: str) -> tuple[str, dict[str, Any]]:
+    """A FLOAT input."""
+    return "FLOAT", {"default": default, "min": low, "max": high, "step": step, "tooltip": tooltip}
+
+
+def percent(default: float, tooltip: str) -> tuple[str, dict[str, Any]]:
+    """A fraction of the sampling schedule."""
+    return number(default, 0.0, 1.0, 0.001, tooltip)
+
+
 def with_text(text: str, *outputs: Any) -> dict[str, Any]:
     """A node's result that also shows ``text`` on the node and in the history of a headless run."""
     return {"ui": {"text": [text]}, "result": outputs}
