@@ -134,8 +134,8 @@ class LikenessApplyRegions:
     DISPLAY_NAME = "Apply Identities to Regions"
     CATEGORY = "Likeness/adapter"
     DESCRIPTION = (
-        "Up to four people in one picture: each with an identity, a mask and a strength. In every layer a person's part "
-        "is exactly zero outside the mask."
+        "Up to four people in one picture: each with an identity, a mask and a strength. In every layer a person's "
+        "part is exactly zero outside the mask."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
