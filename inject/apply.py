@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +28,11 @@ from .patching import (
     set_middle_patches,
 )
 from .schedule import StepRange, step_range
+
+if TYPE_CHECKING:
+    from ..adapters.layers.gated_attention import GatedSelfAttention
+
+    GatedLayers = Mapping[str, GatedSelfAttention]
 
 BASE_TITLES = {"sd15": "SD1.5", "sdxl": "SDXL"}
 
@@ -63,10 +68,11 @@ def apply_identity(model: Any, loaded: LoadedAdapter, identity: Identity, option
     check_base(loaded, layers)
     steps = step_range(model, options.start_percent, options.end_percent)
     clone = clone_model(model)
+    fields = _term_fields(clone, loaded, identity, options, steps)
     if isinstance(loaded.adapter, CrossAttentionAdapter):
-        _patch_cross_attention(clone, loaded, identity, options, layers, steps)
+        _patch_cross_attention(clone, loaded, fields, layers, options.lora_strength)
     elif isinstance(loaded.adapter, GatedAttentionAdapter):
-        _patch_gated(clone, loaded, identity, options, layers, steps)
+        _patch_gated(clone, loaded, fields, layers, loaded.adapter.layers)
     return clone
 
 
@@ -132,57 +138,39 @@ def _term_key(loaded: LoadedAdapter, identity: Identity, mask: LatentMask | None
     return hashlib.sha256(repr(parts).encode("utf-8")).hexdigest()
 
 
-def _patch_cross_attention(
-    clone: Any,
-    loaded: LoadedAdapter,
-    identity: Identity,
-    options: ApplyOptions,
-    layers: Sequence[UNetLayer],
-    steps: StepRange,
-) -> None:
+def _term_fields(
+    clone: Any, loaded: LoadedAdapter, identity: Identity, options: ApplyOptions, steps: StepRange
+) -> dict[str, Any]:
+    """The fields of a `Term`."""
     mask = None if options.mask is None else LatentMask(options.mask)
-    term = attention.AttentionTerm(
-        key=_term_key(loaded, identity, mask, steps),
-        keys_values=loaded.keys_values(
-            identity, options.tokens, model_management().get_torch_device(), _compute_dtype(clone)
-        ),
-        strength=options.strength,
-        steps=steps,
-        mask=mask,
-        positive_only=not options.tokens.negative,
-    )
+    device, dtype = model_management().get_torch_device(), _compute_dtype(clone)
+    return {
+        "key": _term_key(loaded, identity, mask, steps),
+        "keys_values": loaded.keys_values(identity, options.tokens, device, dtype),
+        "strength": options.strength,
+        "steps": steps,
+        "mask": mask,
+        "positive_only": not options.tokens.negative,
+    }
+
+
+def _patch_cross_attention(
+    clone: Any, loaded: LoadedAdapter, fields: dict[str, Any], layers: Sequence[UNetLayer], lora_strength: float
+) -> None:
+    term = attention.AttentionTerm(**fields)
     for index, layer in enumerate(layers):
         patch = attention.attention_patch(attention_slot(clone, layer.key), index, term)
         set_attention_slot(clone, layer.key, patch)
-    set_low_rank(clone, loaded.low_rank_patches(layers), options.lora_strength)
+    set_low_rank(clone, loaded.low_rank_patches(layers), lora_strength)
     guard_forward(clone, attention.SLOT, len(layers), ())
 
 
 def _patch_gated(
-    clone: Any,
-    loaded: LoadedAdapter,
-    identity: Identity,
-    options: ApplyOptions,
-    layers: Sequence[UNetLayer],
-    steps: StepRange,
+    clone: Any, loaded: LoadedAdapter, fields: dict[str, Any], layers: Sequence[UNetLayer], modules: GatedLayers
 ) -> None:
-    adapter = loaded.adapter
-    if not isinstance(adapter, GatedAttentionAdapter):
-        raise TypeError(type(adapter).__name__)
-    mask = None if options.mask is None else LatentMask(options.mask)
     keys = {layer.path: layer.key for layer in layers}
-    term = gated.GatedTerm(
-        key=_term_key(loaded, identity, mask, steps),
-        layers={keys[path]: (index, layer) for index, (path, layer) in enumerate(adapter.layers.items())},
-        keys_values=loaded.keys_values(
-            identity, options.tokens, model_management().get_torch_device(), _compute_dtype(clone)
-        ),
-        strength=options.strength,
-        steps=steps,
-        network=loaded.managed,
-        mask=mask,
-        positive_only=not options.tokens.negative,
-    )
+    by_key = {keys[path]: (index, module) for index, (path, module) in enumerate(modules.items())}
+    term = gated.GatedTerm(layers=by_key, network=loaded.managed, **fields)
     set_middle_patches(clone, gated.gated_patches(middle_patches(clone), term))
     guard_forward(clone, gated.SLOT, len(layers), (loaded.managed,))
 

@@ -15,41 +15,19 @@ from torch import Tensor
 
 from . import host
 from .call_state import call_state
-from .masks import LatentMask
 from .memo import Memo
-from .row_values import RowKeysValues
 from .rows import POSITIVE, row_pattern
-from .schedule import StepRange
 from .shared import Shared
 from .stacked import StackedTerms, can_stack
+from .term import Term
 
 SLOT = "attn2"
 AttentionPatch = Callable[..., Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionTerm(Shared):
-    """One identity's contribution to all attn2 layers.
-
-    Attributes:
-        key: what the term is; a second term with the same key takes its place.
-        keys_values: keys and values of the identity by layer.
-        strength: factor of the term.
-        steps: the steps in which it acts.
-        mask: where it acts, or None for everywhere.
-        positive_only: leave the negative rows as they are.
-    """
-
-    key: str
-    keys_values: RowKeysValues
-    strength: float
-    steps: StepRange
-    mask: LatentMask | None = None
-    positive_only: bool = False
-
-    def acts(self, extra: Mapping[str, Any]) -> bool:
-        """Whether anything is added at this step."""
-        return self.strength != 0.0 and self.steps.active(extra)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttentionTerm(Term):
+    """One identity's contribution to all attn2 layers."""
 
     def add(self, out: Tensor, q: Tensor, layer: int, extra: Mapping[str, Any]) -> Tensor:
         """Return ``out`` (B, N, C) with this identity's attention added; ``q`` is (B, N, C)."""

@@ -15,12 +15,11 @@ from torch import Tensor
 from . import host
 from .call_state import call_state
 from .managed import ManagedNetwork
-from .masks import LatentMask
 from .memo import Memo
-from .row_values import Pair, RowKeysValues
+from .row_values import Pair
 from .rows import POSITIVE, row_pattern
-from .schedule import StepRange
 from .shared import Shared
+from .term import Term
 
 if TYPE_CHECKING:
     from ..adapters.layers.gated_attention import GatedSelfAttention
@@ -29,36 +28,24 @@ SLOT = "middle"
 LayerKey = tuple[str, int, int]
 
 
-@dataclass(frozen=True, eq=False)
-class GatedTerm(Shared):
-    """One identity's gated layers.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GatedTerm(Term):
+    """One identity's gated layers; the strength multiplies both gates outside their tanh.
 
     Attributes:
-        key: what the term is; a second term with the same key takes its place.
         layers: index in ``keys_values`` and module, by the host's layer key.
-        keys_values: keys and values of the face tokens by layer.
-        strength: factor of both gates, outside their tanh.
-        steps: the steps in which it acts.
         network: the managed weights of the layers.
-        mask: where it acts, or None for everywhere.
-        positive_only: leave the negative rows as they are.
     """
 
-    key: str
     layers: Mapping[LayerKey, tuple[int, GatedSelfAttention]]
-    keys_values: RowKeysValues
-    strength: float
-    steps: StepRange
     network: ManagedNetwork
-    mask: LatentMask | None = None
-    positive_only: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_repeated", Memo[Pair](limit=2 * len(self.layers)))
 
     def apply(self, x: Tensor, key: LayerKey, extra: Mapping[str, Any]) -> Tensor:
         """Return the hidden state (B, N, C) after this identity's layer."""
-        if self.strength == 0.0 or not self.steps.active(extra):
+        if not self.acts(extra):
             return x
         pattern, per_chunk = row_pattern(extra, x.shape[0])
         if not self.positive_only:
