@@ -36,6 +36,7 @@ VARIANT_METADATA = "likeness.variant"
 MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.fact"),
     ("adapter", "families.ip_adapter_faceid"),
+    ("adapter", "families.id_animator"),
     ("encoder", "encoders.transface"),
     ("detector", "detectors.retinaface"),
 )
