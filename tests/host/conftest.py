@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from host_inprocess import engine
+from server_fixtures import node_info, server  # noqa: F401 (fixtures for every test here)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,108 @@
+"""Workflow files: the API form is valid, and the canvas form is the same workflow."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import autograph
+import pytest
+from host_process import HostFailed
+from likeness_pack.tools.dev.canvas_graph import canvas_graph, input_specs, is_widget
+from pack import ROOT
+from PIL import Image
+from server_fixtures import Server, workflows
+
+WORKFLOWS = ROOT / "workflows"
+PICTURE_BYTES = 100_000
+
+
+def api(name: str) -> dict[str, Any]:
+    return dict(json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def canvas(name: str) -> dict[str, Any]:
+    return dict(json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def as_if_files_were_there(info: dict[str, Any], prompt: dict[str, Any]) -> dict[str, Any]:
+    """Definitions for a user who has every file that the workflow names."""
+    info = copy.deepcopy(info)
+    for entry in prompt.values():
+        specs = input_specs(info[entry["class_type"]])
+        for name, value in entry["inputs"].items():
+            if isinstance(specs[name][0], list) and value not in specs[name][0]:
+                specs[name][0].append(value)
+    return info
+
+
+def test_there_are_workflows_in_both_forms() -> None:
+    names = workflows()
+    assert {"identity_check", "fact_portrait"} <= set(names)
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.json")) == names
+
+
+@pytest.mark.parametrize("name", workflows())
+def test_the_api_form_sets_every_widget_and_nothing_else(node_info: dict[str, Any], name: str) -> None:
+    for number, entry in api(name).items():
+        specs = input_specs(node_info[entry["class_type"]])
+        widgets = {key for key, spec in specs.items() if is_widget(spec)}
+        given = set(entry["inputs"])
+        assert widgets <= given <= set(specs), f"node {number} ({entry['class_type']})"
+        assert set(node_info[entry["class_type"]]["input"]["required"]) <= given
+
+
+@pytest.mark.parametrize("name", workflows())
+def test_the_host_takes_the_api_form(server: Server, node_info: dict[str, Any], name: str) -> None:
+    prompt = api(name)
+    models = {"CheckpointLoaderSimple", "LikenessLoadAdapter", "LikenessLoadEncoder"}
+    for entry in prompt.values():
+        for key, spec in input_specs(node_info[entry["class_type"]]).items():
+            if isinstance(spec[0], list) and entry["inputs"][key] not in spec[0]:
+                assert entry["class_type"] in models, f"{entry['inputs'][key]!r} is no choice of {key}"
+                entry["inputs"][key] = spec[0][-1]
+        # What is valid is run as well, though with whatever model file there is.
+        if entry["class_type"] == "EmptyLatentImage":
+            entry["inputs"] |= {"width": 64, "height": 64}
+        if "steps" in entry["inputs"]:
+            entry["inputs"]["steps"] = 1
+    number = server.post_prompt(prompt)
+    with contextlib.suppress(HostFailed):
+        server.wait(number)
+
+
+@pytest.mark.parametrize("name", workflows())
+def test_the_canvas_form_is_the_same_workflow(node_info: dict[str, Any], name: str) -> None:
+    prompt, graph = api(name), canvas(name)
+    known = as_if_files_were_there(node_info, prompt)
+    back = autograph.convert(graph, node_info=known, disable_AUTOGRAPH_meta=True)
+    found = {key: {"class_type": entry["class_type"], "inputs": dict(entry["inputs"])} for key, entry in back.items()}
+    assert found == {key: {part: entry[part] for part in ("class_type", "inputs")} for key, entry in prompt.items()}
+    titles = {str(node["id"]): node["title"] for node in graph["nodes"]}
+    assert titles == {key: entry["_meta"]["title"] for key, entry in prompt.items()}
+
+
+@pytest.mark.parametrize("name", workflows())
+def test_the_canvas_form_is_what_the_tool_writes(node_info: dict[str, Any], name: str) -> None:
+    assert canvas(name) == json.loads(json.dumps(canvas_graph(api(name), node_info)))
+
+
+@pytest.mark.parametrize("name", workflows())
+def test_no_node_of_the_canvas_lies_over_another(name: str) -> None:
+    boxes = [(*node["pos"], *node["size"]) for node in canvas(name)["nodes"]]
+    for number, (x, y, width, height) in enumerate(boxes):
+        for other_x, other_y, other_width, other_height in boxes[:number]:
+            apart = x >= other_x + other_width or other_x >= x + width
+            assert apart or y >= other_y + other_height or other_y >= y + height
+
+
+@pytest.mark.parametrize("name", workflows())
+def test_each_workflow_has_a_picture(name: str) -> None:
+    path: Path = WORKFLOWS / f"{name}.jpg"
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 200
+    assert path.stat().st_size <= PICTURE_BYTES
