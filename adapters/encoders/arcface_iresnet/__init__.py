@@ -1,0 +1,1 @@
+"""ArcFace residual networks in torch, from arcface_torch files and from converted ONNX files."""
