@@ -2,6 +2,8 @@
 # index. Without make (Windows): run `python tools/dev/setup_env.py`, then the commands below with .venv's Python.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
+# Parts that need a newer ComfyUI run in the checkout's interpreter, where COMFYUI_PATH and COMFYUI_PYTHON name one.
+HOST_PYTHON := $(if $(COMFYUI_PATH),$(COMFYUI_PYTHON),$(RUN))
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup demo test host bench lint parity check-package clean
@@ -36,7 +38,7 @@ lint: setup
 
 parity: setup
 	@test -n "$(GOLDEN)" || { echo "usage: make parity GOLDEN=<folder of golden files>"; exit 2; }
-	$(RUN) tests/golden/run_parity.py "$(GOLDEN)"
+	$(HOST_PYTHON) tests/golden/run_parity.py "$(GOLDEN)"
 
 check-package: setup
 	$(RUN) tools/dev/check_package.py
