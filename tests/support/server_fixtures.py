@@ -6,9 +6,7 @@ tests/host/conftest.py offers the fixtures; import the helpers from here.
 from __future__ import annotations
 
 import copy
-import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from host_process import ComfyProcess
+from likeness_pack.tools import demo
 from pack import ROOT
 from PIL import Image
-
-from likeness_pack.tools import demo
-from likeness_pack.tools.standins.command import write_standin
 
 Prompt = dict[str, dict[str, Any]]
 
 # Runs in every Python process of the server before anything else: it notes and refuses each way out of the machine.
-_GUARD = '''
+_GUARD = """
 import os, socket
 def _inside(address):
     if not isinstance(address, tuple):
@@ -44,7 +40,7 @@ def connect_ex(self, address):
 def look_up(host, *rest, **more):
     return _look_up(host, *rest, **more) if host is None or _inside((host,)) else _note(f"look up {host}")
 socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = connect, connect_ex, look_up
-'''
+"""
 
 
 class Server(ComfyProcess):
