@@ -36,8 +36,13 @@ VARIANT_METADATA = "likeness.variant"
 MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.fact"),
     ("adapter", "families.ip_adapter_faceid"),
+    ("adapter", "families.ip_adapter"),
+    ("adapter", "families.instantid"),
     ("adapter", "families.id_animator"),
+    ("adapter", "families.w_plus"),
     ("encoder", "encoders.transface"),
+    ("encoder", "encoders.topofr"),
+    ("encoder", "encoders.arcface_iresnet"),
     ("detector", "detectors.retinaface"),
 )
 
