@@ -15,6 +15,8 @@ EMBEDDING = "embedding"
 TOKENS = "tokens"
 IMAGE_TOKENS = "image_tokens"
 IMAGE_TOKENS_ZERO = "image_tokens_zero"
+W_PLUS = "w_plus"
+IMAGE_EMBEDS = "image_embeds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,8 @@ class Identity:
             ``embedding`` (N, D) as the encoder gives it, not normalised;
             ``tokens`` (N, T, C) local tokens of the encoder;
             ``image_tokens`` (N, 257, 1280) CLIP vision hidden state before the last layer;
-            ``image_tokens_zero`` (1, 257, 1280) the same for a picture that is zero after normalisation.
+            ``image_tokens_zero`` (1, 257, 1280) the same for a picture that is zero after normalisation;
+            ``image_embeds`` (N, C) projected CLIP image embeddings; a zero vector is their unconditional version.
         photos: sha256 of each source photo's pixels, for provenance; N entries, or fewer after averaging.
         masked: whether the background was removed before encoding.
         notes: sentences for the report.

@@ -1,0 +1,1 @@
+"""InstantID, and FaceID-Portrait-unnorm, whose tensors are the same."""

@@ -1,0 +1,1 @@
+"""PhotoMaker v1 and v2, for SDXL."""
