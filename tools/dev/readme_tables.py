@@ -1,0 +1,183 @@
+"""Writes the generated tables of the README: ``python tools/dev/readme_tables.py [--check]``.
+
+Weight files come from ``adapters/models.json``, nodes from the live classes, parity from the golden parts. Each table
+stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [entry for entry in [str(Path(__file__).parent)] if entry not in sys.path]
+
+from node_schema import ROOT, live_nodes  # noqa: E402 (the path is set above)
+
+README = ROOT / "README.md"
+MODELS_NOT_READ = "not read by this version"
+COMMERCIAL = {True: "yes", False: "**no**", None: "not stated"}
+LINKS = {
+    "huggingface": "https://huggingface.co/{}",
+    "modelscope": "https://modelscope.cn/models/{}",
+    "google_drive": "https://drive.google.com/file/d/{}",
+    "github": "https://github.com/{}",
+}
+# Parts that measure pictures in levels or pixels instead of calling Golden.check with a tolerance.
+OTHER_MEASURES = {
+    "fact_align": "matrix 2e-5; picture 0.05 levels on average, 4 at most",
+    "faceswap_matrices": "a thousandth of a pixel at each landmark",
+    "faceswap_warps": "1e-5; pictures 2 levels at 99.5 % of the samples",
+}
+DEFAULT_TOLERANCE = 1e-5
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; ``|`` inside a cell is escaped and line breaks become spaces."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def model_table() -> str:
+    """Every published file: name, use, source, size, licence, folder."""
+    from likeness_pack.adapters.model_table import published_files
+
+    header = ("file", "what it is", "from", "size", "licence of the weights", "commercial use", "put it into")
+    return markdown(header, [_model_row(row) for row in published_files()])
+
+
+def _model_row(row: Any) -> tuple[str, ...]:
+    if row.hub in LINKS:
+        where = f"[{row.hub.replace('_', ' ')}]({LINKS[row.hub].format(row.repo)})"
+        revision = f" at `{row.revision}`" if row.revision_verified and row.revision else ""
+        source, folder = where + revision, f"`models/{row.folder}`"
+    else:
+        source, folder = f"package {row.repo} {row.revision or ''}", "comes with the package"
+    if MODELS_NOT_READ in row.note:
+        folder = MODELS_NOT_READ
+    licence = row.weight_licence or "not stated"
+    return f"`{row.file}`", row.used_for, source, row.size_text, licence, COMMERCIAL[row.commercial], folder
+
+
+def node_table() -> str:
+    """Every node: name with its help page, what it takes, what it gives, what it does."""
+    rows = []
+    for node in live_nodes():
+        sockets = [f"{item.type}{'' if item.required else ' (optional)'}" for item in node.inputs if _is_socket(item)]
+        gives = ", ".join(item.type for item in node.outputs)
+        name = f"[{node.title}](web/docs/{node.id}.md) `{node.id}`"
+        rows.append((name, node.description, ", ".join(dict.fromkeys(sockets)) or "-", gives))
+    return markdown(("node", "what it does", "takes", "gives"), rows)
+
+
+def _is_socket(item: Any) -> bool:
+    return item.type not in ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
+
+
+def parity_table() -> str:
+    """Every golden part: system and file, tolerance, what it proves."""
+    sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("golden", "support")]
+    from harness import load_parts
+
+    rows = [(topic(part), f"`{name}`", tolerance(name, part), proof(part)) for name, part in load_parts().items()]
+    return markdown(("part", "golden file", "tolerance", "what it proves"), sorted(rows))
+
+
+def topic(part: Callable[..., None]) -> str:
+    """The subject of a part: the first paragraph of its module's docstring."""
+    return _first_paragraph(inspect.getmodule(part), part.__module__).rstrip(".")
+
+
+def proof(part: Callable[..., None]) -> str:
+    """First paragraph of the part's docstring."""
+    return _first_paragraph(part, part.__name__)
+
+
+def _first_paragraph(documented: Any, name: str) -> str:
+    text = inspect.getdoc(documented)
+    if not text:
+        raise SystemExit(f"{name} has no docstring")
+    return text.split("\n\n")[0]
+
+
+def tolerance(name: str, part: Callable[..., None]) -> str:
+    """Tolerances the part asks for, the default first, read from the calls of ``check`` in its module."""
+    if name in OTHER_MEASURES:
+        return OTHER_MEASURES[name]
+    module: Any = inspect.getmodule(part)
+    functions = {
+        node.name: node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.FunctionDef)
+    }
+    found = {value for function in _reached(part.__name__, functions) for value in _asked(function, vars(module))}
+    if not found:
+        raise SystemExit(f"golden part {name} never calls check: name its measure in OTHER_MEASURES")
+    return ", ".join(f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-") for value in sorted(found))
+
+
+def _reached(name: str, functions: dict[str, ast.FunctionDef]) -> list[ast.FunctionDef]:
+    """The function of that name and all of its module that it calls, directly or not."""
+    names, waiting = set[str](), [name]
+    while waiting:
+        name = waiting.pop()
+        if name in names:
+            continue
+        names.add(name)
+        calls = (node.func for node in ast.walk(functions[name]) if isinstance(node, ast.Call))
+        waiting += [call.id for call in calls if isinstance(call, ast.Name) and call.id in functions]
+    return [functions[name] for name in names]
+
+
+def _asked(function: ast.FunctionDef, known: dict[str, Any]) -> Iterator[float]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "check":
+            named = [item.value for item in node.keywords if item.arg == "tolerance"]
+            value = [*named, *node.args[2:3]]
+            yield _number(value[0], known) if value else DEFAULT_TOLERANCE
+
+
+def _number(node: ast.expr, known: dict[str, Any]) -> float:
+    if isinstance(node, ast.Name) and node.id in known:
+        return float(known[node.id])
+    return float(ast.literal_eval(node))
+
+
+TABLES: dict[str, Callable[[], str]] = {"models": model_table, "nodes": node_table, "parity": parity_table}
+
+
+def with_tables(text: str) -> str:
+    """The text with every table made anew.
+
+    Raises:
+        SystemExit: where a table's place is missing.
+    """
+    for name, make in TABLES.items():
+        place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        table = make()
+        text, count = place.subn(lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}", text)  # type: ignore[misc]
+        if count != 1:
+            raise SystemExit(f"README.md has {count} places for the table {name}, expected one")
+    return text
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the tables, or with --check only say whether they are current."""
+    old = README.read_text(encoding="utf-8")
+    new = with_tables(old)
+    if "--check" not in arguments:
+        README.write_text(new, encoding="utf-8", newline="\n")
+        return 0
+    if new != old:
+        print("README.md is not current: run python tools/dev/readme_tables.py")
+    return int(new != old)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
