@@ -97,6 +97,15 @@ class CrossAttentionAdapter(Adapter):
         """
 
 
+class ResidualAttentionAdapter(CrossAttentionAdapter):
+    """Adds to every attn2 an attention whose queries are made of the text attention's result, before ``to_out``.
+
+    Queries are linear in that result z and the keys constant, so both maps fold into one: ``keys_values`` gives, for
+    each layer, logits' weights (B, heads * T, width) and values spread over the heads (B, heads * T, width). The term
+    is ``softmax_T(z @ logits^T) @ values``, with the softmax over the T tokens of each head.
+    """
+
+
 class GatedAttentionAdapter(Adapter):
     """Puts a gated self-attention layer between attn1 and attn2 of every transformer block of a UNet."""
 

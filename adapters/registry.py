@@ -40,6 +40,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.instantid"),
     ("adapter", "families.id_animator"),
     ("adapter", "families.w_plus"),
+    ("adapter", "families.dreamfit"),
     ("encoder", "encoders.transface"),
     ("encoder", "encoders.topofr"),
     ("encoder", "encoders.arcface_iresnet"),

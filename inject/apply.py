@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..adapters.adapter import CrossAttentionAdapter, GatedAttentionAdapter, TokenOptions
+from ..adapters.adapter import CrossAttentionAdapter, GatedAttentionAdapter, ResidualAttentionAdapter, TokenOptions
 from ..adapters.errors import BaseModelMismatch
 from ..adapters.identity import Identity
 from . import attention, gated
@@ -27,6 +27,7 @@ from .patching import (
     set_attention_slot,
     set_middle_patches,
 )
+from .residual_attention import ResidualTerm
 from .schedule import StepRange, step_range
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ def _term_fields(
 def _patch_cross_attention(
     clone: Any, loaded: LoadedAdapter, fields: dict[str, Any], layers: Sequence[UNetLayer], lora_strength: float
 ) -> None:
-    term = attention.AttentionTerm(**fields)
+    residual = isinstance(loaded.adapter, ResidualAttentionAdapter)
+    term = ResidualTerm(**fields) if residual else attention.AttentionTerm(**fields)
     for index, layer in enumerate(layers):
         patch = attention.attention_patch(attention_slot(clone, layer.key), index, term)
         set_attention_slot(clone, layer.key, patch)

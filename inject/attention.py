@@ -16,6 +16,7 @@ from torch import Tensor
 from . import host
 from .call_state import call_state
 from .memo import Memo
+from .residual_attention import ResidualTerm, ResidualTerms
 from .rows import POSITIVE, row_pattern
 from .shared import Shared
 from .stacked import StackedTerms, can_stack
@@ -62,9 +63,10 @@ class IdentityAttention(Shared):
     """
 
     layer: int
-    terms: tuple[AttentionTerm, ...]
+    terms: tuple[AttentionTerm | ResidualTerm, ...]
     previous: AttentionPatch | None = None
     _stacks: Memo[StackedTerms] = field(default_factory=lambda: Memo(limit=2), repr=False)
+    _residuals: Memo[ResidualTerms] = field(default_factory=lambda: Memo(limit=2), repr=False)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
         if self.previous is None:
@@ -74,10 +76,10 @@ class IdentityAttention(Shared):
         state = call_state(extra)
         if state is not None:
             state.mark(SLOT, self.layer)
-        return self._add_terms(out, q, extra)
+        return self._add_residuals(self._add_terms(out, q, extra), out, extra)
 
     def _add_terms(self, out: Tensor, q: Tensor, extra: Mapping[str, Any]) -> Tensor:
-        acting = [term for term in self.terms if term.acts(extra)]
+        acting = [term for term in self.terms if isinstance(term, AttentionTerm) and term.acts(extra)]
         if can_stack(acting):
             key = tuple(term.key for term in acting)
             return self._stacks.get(key, lambda: StackedTerms(acting, self.layer)).add(out, q, extra)
@@ -85,13 +87,21 @@ class IdentityAttention(Shared):
             out = term.add(out, q, self.layer, extra)
         return out
 
-    def with_term(self, term: AttentionTerm) -> IdentityAttention:
+    def _add_residuals(self, out: Tensor, text: Tensor, extra: Mapping[str, Any]) -> Tensor:
+        """Add what depends on the text attention ``text``, which no other identity's term has entered."""
+        acting = [term for term in self.terms if isinstance(term, ResidualTerm) and term.acts(extra)]
+        if not acting:
+            return out
+        key = tuple(term.key for term in acting)
+        return self._residuals.get(key, lambda: ResidualTerms(acting, self.layer)).add(out, text, extra)
+
+    def with_term(self, term: AttentionTerm | ResidualTerm) -> IdentityAttention:
         """A patch with the term added, in place of one with the same key."""
         others = tuple(old for old in self.terms if old.key != term.key)
         return IdentityAttention(self.layer, (*others, term), self.previous)
 
 
-def attention_patch(found: Any, layer: int, term: AttentionTerm) -> IdentityAttention:
+def attention_patch(found: Any, layer: int, term: AttentionTerm | ResidualTerm) -> IdentityAttention:
     """The patch for a slot in which ``found`` stands (None, ours, or another pack's callable)."""
     if isinstance(found, IdentityAttention):
         return found.with_term(term)

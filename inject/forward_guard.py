@@ -45,8 +45,9 @@ class ForwardGuard(Shared):
     _verified: _Verified = field(default_factory=_Verified)
 
     def models(self) -> list[Any]:
-        """Patchers that hosts since 0.3.52 load together with the model."""
-        return [network.patcher for network in self.beside]
+        """Patchers that hosts since 0.3.52 load together with the model, those of the wrapper beneath included."""
+        below = getattr(self.previous, "models", list)()
+        return [*(network.patcher for network in self.beside), *below]
 
     def __call__(self, apply_model: ApplyModel, args: dict[str, Any], **kwargs: Any) -> Any:
         if not has_wrappers():

@@ -21,7 +21,8 @@ class LatentMask(Shared):
     Args:
         mask: (H, W) or (B, H, W), 0..1, of any size: it is resized bilinearly to each level's token grid. B is 1
         (every picture of the
-            batch), or the number of pictures or frames sampled together (one mask each).
+            batch), or the number of pictures or frames of the batch (one mask each); where only a window of the frames
+            is sampled at once, the window's own masks act.
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -35,11 +36,15 @@ class LatentMask(Shared):
         """
         height, width = token_grid(extra, tokens.shape[1])
         per_chunk = tokens.shape[0] // chunks
-        key = (height, width, chunks, per_chunk, tokens.dtype, tokens.device)
-        return self._memo.get(key, lambda: self._resized(height, width, chunks, per_chunk).to(tokens))
+        window = frame_window(extra)
+        key = (height, width, chunks, per_chunk, window, tokens.dtype, tokens.device)
+        return self._memo.get(key, lambda: self._resized(height, width, chunks, per_chunk, window).to(tokens))
 
-    def _resized(self, height: int, width: int, chunks: int, per_chunk: int) -> Tensor:
-        count = self._mask.shape[0]
+    def _resized(self, height: int, width: int, chunks: int, per_chunk: int, window: tuple[int, ...] | None) -> Tensor:
+        mask = self._mask
+        if window is not None and len(window) == per_chunk and len(mask) > max(window):
+            mask = mask[list(window)]
+        count = mask.shape[0]
         if count not in (1, per_chunk):
             raise BadMask(
                 "identity mask",
@@ -48,10 +53,21 @@ class LatentMask(Shared):
                 cure="give a single mask or match the batch size of the latent",
             )
         small = F.interpolate(
-            self._mask[:, None], size=(height, width), mode="bilinear", align_corners=False, antialias=False
+            mask[:, None], size=(height, width), mode="bilinear", align_corners=False, antialias=False
         )
         rows = small.reshape(count, height * width, 1)
         return rows if count == 1 else rows.repeat(chunks, 1, 1)
+
+
+def frame_window(extra: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Numbers of the frames that are sampled in this call, or None where all are.
+
+    The host's own context windows name them (``context_window``), AnimateDiff-Evolved does too (``ad_params``).
+    """
+    frames = getattr(extra.get("context_window"), "index_list", None)
+    if frames is None:
+        frames = (extra.get("ad_params") or {}).get("sub_idxs")
+    return None if frames is None else tuple(int(frame) for frame in frames)
 
 
 def _checked(mask: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import host
+from .masks import frame_window
 from .memo import Memo
 from .row_values import Pair
 from .rows import row_pattern
@@ -50,7 +51,8 @@ class StackedTerms(Shared):
         terms = host.attention(folded, k, v, extra["n_heads"], extra).view(count, batch, tokens, width)
         shape = tuple(extra.get("original_shape") or ())
         weights = self._weights.get(
-            (shape, q.shape, chunks, q.dtype, q.device), lambda: self._stacked_weights(q, chunks, extra)
+            (shape, q.shape, chunks, frame_window(extra), q.dtype, q.device),
+            lambda: self._stacked_weights(q, chunks, extra),
         )
         return out + (terms * weights).sum(0)
 
