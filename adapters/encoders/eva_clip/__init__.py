@@ -1,0 +1,1 @@
+"""EVA02-CLIP, the picture encoder of PuLID."""
