@@ -127,6 +127,20 @@ def test_every_requirement_of_users_is_credited() -> None:
     assert {name for name in names if name.lower().replace("_", "-") not in credits.replace("_", "-")} == set()
 
 
+def test_every_family_is_credited() -> None:
+    from likeness_pack.adapters import registry
+
+    credits = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
+    repositories = {
+        (family.id, match[0])
+        for family in registry.families()
+        for link in family.links
+        if (match := re.match(r"https://github\.com/[\w.-]+/[\w.-]+", link))
+    }
+    assert repositories
+    assert {(name, link) for name, link in repositories if link not in credits} == set()
+
+
 def test_commands_named_in_the_documents_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for document in DOCUMENTS:

@@ -1,7 +1,7 @@
 """Writes the generated tables of the README: ``python tools/dev/readme_tables.py [--check]``.
 
-Weight files come from ``adapters/models.json``, nodes from the live classes, parity from the golden parts. Each table
-stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+Weight files come from ``adapters/models.json``, families from the registry, nodes from the live classes, parity from
+the golden parts. Each table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -65,6 +65,28 @@ def _model_row(row: Any) -> tuple[str, ...]:
         folder = MODELS_NOT_READ
     licence = row.weight_licence or "not stated"
     return f"`{row.file}`", row.used_for, source, row.size_text, licence, COMMERCIAL[row.commercial], folder
+
+
+def family_table() -> str:
+    """Every family that files are recognised as: kind, name with a link, variants, licences."""
+    from likeness_pack.adapters import registry
+
+    header = ("read as", "system", "how it works", "licence of the code", "licence of the weights", "commercial use")
+    return markdown(header, [_family_row(family) for family in registry.families()])
+
+
+def _family_row(family: Any) -> tuple[str, ...]:
+    variants = f" ({', '.join(family.variants)})" if family.variants else ""
+    name = f"[{family.title}]({family.links[0]}){variants}"
+    licence = family.licence
+    return (
+        family.kind,
+        name,
+        _first_paragraph(type(family), family.id),
+        licence.code,
+        licence.weights,
+        COMMERCIAL[licence.commercial],
+    )
 
 
 def node_table() -> str:
@@ -149,7 +171,12 @@ def _number(node: ast.expr, known: dict[str, Any]) -> float:
     return float(ast.literal_eval(node))
 
 
-TABLES: dict[str, Callable[[], str]] = {"models": model_table, "nodes": node_table, "parity": parity_table}
+TABLES: dict[str, Callable[[], str]] = {
+    "families": family_table,
+    "models": model_table,
+    "nodes": node_table,
+    "parity": parity_table,
+}
 
 
 def with_tables(text: str) -> str:
