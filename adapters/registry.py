@@ -44,7 +44,9 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("encoder", "encoders.transface"),
     ("encoder", "encoders.topofr"),
     ("encoder", "encoders.arcface_iresnet"),
+    ("encoder", "encoders.face_representation"),
     ("detector", "detectors.retinaface"),
+    ("detector", "detectors.damofd"),
 )
 
 

@@ -125,7 +125,7 @@ def read_onnx(path: Path) -> OnnxGraph:
             content = memoryview(file.read())
     except OSError as error:
         raise BadCheckpoint(
-            path.name, expected="a readable ONNX file", found=str(error), cure="check the path and the file"
+            path.name, expected="a readable ONNX file", found=error.strerror or str(error), cure="check the path"
         ) from error
     try:
         graphs = [part for number, part in _fields(content) if number == 7 and isinstance(part, memoryview)]

@@ -12,7 +12,13 @@ from ...family import Hyper
 from .arch import LAST_SIDE, IResNet, IResNetConfig
 
 CENTRES = "weight"
-DEPTHS = {(2, 2, 2, 2): "r18", (3, 4, 6, 3): "r34", (3, 4, 14, 3): "r50", (3, 13, 30, 3): "r100", (6, 26, 60, 6): "r200"}
+DEPTHS = {
+    (2, 2, 2, 2): "r18",
+    (3, 4, 6, 3): "r34",
+    (3, 4, 14, 3): "r50",
+    (3, 13, 30, 3): "r100",
+    (6, 26, 60, 6): "r200",
+}
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 NEEDED = (
     "conv1.weight",

@@ -1,0 +1,1 @@
+"""DamoFD (ICLR 2023): SCRFD with a searched backbone."""

@@ -1,0 +1,1 @@
+"""FLR: a face representation learnt without labels, for attributes from few examples."""
