@@ -1,0 +1,148 @@
+"""FaceID-Plus through the nodes with the host's own CLIP vision class: width of ViT-H, few layers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from host_inprocess import fill_seeded, sample, tiny_model
+from likeness_pack.adapters.encoders.base import FaceEncoder
+from likeness_pack.adapters.errors import EncoderMismatch
+from likeness_pack.adapters.identity import Identity
+from likeness_pack.adapters.registry import load
+from likeness_pack.inject.loaded import LoadedAdapter
+from likeness_pack.inject.loaded_networks import LoadedEncoder
+from likeness_pack.nodes.adapter import LikenessApplyIdentity
+from likeness_pack.nodes.detect import LikenessDetectFaces, LikenessLoadDetector
+from likeness_pack.nodes.encoder import LikenessEncodeIdentity
+from likeness_pack.tools.standins.command import write_standin
+from torch import Tensor
+
+WIDTHS = (32, 64, 128, 128)
+CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1280,
+    "intermediate_size": 64,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 3,
+    "num_channels": 3,
+    "hidden_act": "gelu",
+    "image_size": 224,
+    "patch_size": 14,
+    "projection_dim": 64,
+    "layer_norm_eps": 1e-05,
+    "torch_dtype": "float32",
+}
+
+
+class SeededEncoder(FaceEncoder):
+    """The place of an ArcFace network: its id and width, numbers from a seed."""
+
+    id, title, licence = "arcface_buffalo_l", "numbers", None
+    uses_masks, unmasked_note, notes, network = False, "", (), None
+
+    def encode_faces(
+        self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None
+    ) -> dict[str, Tensor]:
+        return {"embedding": torch.randn(len(index), 512, generator=torch.Generator().manual_seed(5)) * 20}
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Tensor:
+    from skimage import data
+
+    return torch.from_numpy(np.array(data.astronaut())).float()[None] / 255
+
+
+@pytest.fixture(scope="module")
+def clip_vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("clip") / "config.json"
+    path.write_text(json.dumps(CLIP), encoding="utf-8")
+    value = importlib.import_module("comfy.clip_vision").ClipVisionModel(str(path))
+    fill_seeded(value.model)
+    return value
+
+
+def encode(images: Tensor, clip_vision: Any) -> Identity:
+    (detector, _) = LikenessLoadDetector().load("mtcnn")
+    faces, kept, *_ = LikenessDetectFaces().detect(images, detector, 0.0, "error")["result"]
+    node = LikenessEncodeIdentity()
+    encoder = LoadedEncoder(SeededEncoder())
+    return node.encode(kept, faces, encoder, "best", "error", clip_vision=clip_vision)["result"][0]
+
+
+@pytest.fixture(scope="module")
+def identity(astronaut: Tensor, clip_vision: Any) -> Identity:
+    return encode(astronaut, clip_vision)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("plus")
+
+
+def latent(adapter: LoadedAdapter | None, identity: Identity, **options: Any) -> Tensor:
+    model = tiny_model("SD15")
+    if adapter is None:
+        return sample(model)
+    values = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, **options}
+    (patched,) = LikenessApplyIdentity().apply(model, adapter, identity, **values)
+    return sample(patched)
+
+
+def plus(folder: Path, kind: str) -> LoadedAdapter:
+    return LoadedAdapter(load(write_standin(kind, folder, WIDTHS), kind="adapter"))
+
+
+def test_the_picture_encoder_sees_the_crop_and_a_zero_picture(astronaut: Tensor, clip_vision: Any) -> None:
+    seen: list[Tensor] = []
+    patches = clip_vision.model.vision_model.embeddings.patch_embedding
+    hook = patches.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+    identity = encode(astronaut, clip_vision)
+    hook.remove()
+    tokens, zero = identity.features["image_tokens"], identity.features["image_tokens_zero"]
+    assert tokens.shape == zero.shape == (1, 257, 1280)
+    assert torch.isfinite(tokens).all()
+    crop, nothing = seen
+    assert crop.shape == nothing.shape == (1, 3, 224, 224)
+    # Zero after normalisation: the official unconditional input is mean grey and not black.
+    assert not nothing.any()
+    assert crop.std() > 0.3
+    assert (zero - tokens).std() > 0.1 * tokens.std()
+
+
+def test_plus_v2_on_a_tiny_sd15(identity: Identity, folder: Path) -> None:
+    adapter, plain = plus(folder, "faceid-plusv2-sd15"), latent(None, identity)
+    shown = latent(adapter, identity)
+    assert torch.isfinite(shown).all()
+    assert (shown - plain).abs().max() > 1e-3
+    assert (latent(adapter, identity, shortcut_scale=3.0) - shown).abs().max() > 1e-4
+    assert torch.equal(latent(adapter, identity, strength=0.0, lora_strength=0.0), plain)
+
+
+def test_the_variants_differ(identity: Identity, folder: Path) -> None:
+    first, second = (latent(plus(folder, kind), identity) for kind in ("faceid-plus-sd15", "faceid-plusv2-sd15"))
+    assert (first - second).abs().max() > 1e-4
+
+
+def test_an_identity_without_image_tokens_is_told(astronaut: Tensor, folder: Path) -> None:
+    bare = encode(astronaut, None)
+    with pytest.raises(EncoderMismatch, match="CLIP"):
+        latent(plus(folder, "faceid-plusv2-sd15"), bare)
+
+
+def test_a_clip_of_another_width_is_told(
+    astronaut: Tensor, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("narrow") / "config.json"
+    path.write_text(json.dumps({**CLIP, "hidden_size": 1024}), encoding="utf-8")
+    narrow = importlib.import_module("comfy.clip_vision").ClipVisionModel(str(path))
+    fill_seeded(narrow.model)
+    with pytest.raises(EncoderMismatch, match=r"1280.*1024|1024.*1280"):
+        latent(plus(folder, "faceid-plusv2-sd15"), encode(astronaut, narrow))
