@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .identity import Identity
 
 if TYPE_CHECKING:
+    from .layers.attention import Attention
     from .layers.gated_attention import GatedSelfAttention
     from .registry import DetectionReport
 
@@ -25,10 +26,16 @@ class TokenOptions:
         shortcut_scale: weight ``s`` of the shortcut of FaceID-PlusV2 (official default 1.0); others ignore it.
         negative: True gives the unconditional rows the family's own negative tokens; False lets the family's term
             skip those rows.
+        zero_tokens: PuLID for SDXL: tokens of zeros beside the identity's (official: 8 to 20 with a projection);
+            they take attention away, so more of them mean a weaker identity. Others ignore it.
+        mix: PuLID v1 with several photos: True takes all tokens of each further photo, False only those of its
+            face vector. Others ignore it.
     """
 
     shortcut_scale: float = 1.0
     negative: bool = True
+    zero_tokens: int = 0
+    mix: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +120,33 @@ class GatedAttentionAdapter(Adapter):
     @abstractmethod
     def layers(self) -> Mapping[str, GatedSelfAttention]:
         """The layers by diffusers block path, such as ``down_blocks.0.attentions.0.transformer_blocks.0``."""
+
+
+class BlockAttentionAdapter(Adapter):
+    """Adds a cross-attention to the picture tokens of a DiT after some of its blocks.
+
+    Attributes:
+        width: channels of the DiT's picture tokens.
+        block_network: the weights that run in every step; `network` holds those that run once for each identity.
+    """
+
+    width: int
+    block_network: nn.Module
+
+    @abstractmethod
+    def insertions(self, double_blocks: int, single_blocks: int) -> Sequence[tuple[str, int]]:
+        """The blocks after which something is added, as ("double_block" or "single_block", number), in file order.
+
+        Its length equals the number of the file's modules where the DiT is the one the file was made for.
+        """
+
+    @abstractmethod
+    def keys_values(self, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Project tokens (B, T, C) to one (B, T, inner) pair of keys and values per module, in file order."""
+
+    @abstractmethod
+    def added(self, index: int, image: Tensor, k: Tensor, v: Tensor, attend: Attention) -> Tensor:
+        """What module ``index`` adds to picture tokens (B, N, width), times the strength."""
 
 
 def module_device_dtype(module: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -15,6 +15,8 @@ EMBEDDING = "embedding"
 TOKENS = "tokens"
 IMAGE_TOKENS = "image_tokens"
 IMAGE_TOKENS_ZERO = "image_tokens_zero"
+EVA_POOLED = "eva_pooled"
+EVA_HIDDEN = "eva_hidden"
 W_PLUS = "w_plus"
 IMAGE_EMBEDS = "image_embeds"
 
@@ -30,6 +32,8 @@ class Identity:
             ``tokens`` (N, T, C) local tokens of the encoder;
             ``image_tokens`` (N, 257, 1280) CLIP vision hidden state before the last layer;
             ``image_tokens_zero`` (1, 257, 1280) the same for a picture that is zero after normalisation;
+            ``eva_pooled`` (N, 768) EVA-CLIP's picture vector, of length 1;
+            ``eva_hidden`` (N, 5, 577, 1024) EVA-CLIP's hidden states after 4, 8, 12, 16 and 20 blocks;
             ``image_embeds`` (N, C) projected CLIP image embeddings; a zero vector is their unconditional version.
         photos: sha256 of each source photo's pixels, for provenance; N entries, or fewer after averaging.
         masked: whether the background was removed before encoding.
