@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from harness import Golden, part
 from likeness_pack.adapters.families.pulid_flux.arch import HEAD_DIM, IdentityCrossAttention
-from likeness_pack.adapters.families.pulid_sdxl.arch import IdentityKeysValues, IDEncoder
+from likeness_pack.adapters.families.pulid_sdxl.arch import IDEncoder, IdentityKeysValues
 from likeness_pack.adapters.families.pulid_sdxl.id_former import IDFormer
 from likeness_pack.adapters.families.pulid_sdxl.projection import Projection, identity_term
 from likeness_pack.adapters.layers.attention import attention

@@ -65,9 +65,9 @@ class IDEncoder(nn.Module):
             self.add_module(f"mapping_patch_{scale}", Mapping(image_dim, hidden, width, operations))
 
     def forward(self, id_cond: Tensor, hidden: Sequence[Tensor]) -> Tensor:
-        """Face vectors (B, id_dim) and five picture features (B, 1 + patches, image_dim) give (B, id_tokens + 5, width).
+        """Face vectors (B, id_dim) and five picture features (B, S, image_dim) give (B, id_tokens + 5, width).
 
-        The first token of the picture features is the class token.
+        The first of the S tokens is the class token, the others are patches.
         """
         tokens = [self.body(id_cond).unflatten(-1, (self.id_tokens, self.width))]
         for scale, features in enumerate(hidden):
