@@ -1,8 +1,8 @@
 """Turn an ArcFace ONNX file into safetensors: ``python tools/convert_onnx.py SRC [DST] [--encoder-id ID] [--force]``.
 
-Takes the recognition networks of insightface packs (w600k_r50.onnx of buffalo_l, glintr100.onnx of antelopev2) and other
-exports of the same residual network; afterwards neither onnx nor onnxruntime is needed. Published files are known by
-their checksum and keep their encoder's id, so that identities of both ways fit each other. Exit code 0: written;
+Takes the recognition networks of insightface packs (w600k_r50.onnx of buffalo_l, glintr100.onnx of antelopev2) and
+other exports of the same residual network; afterwards neither onnx nor onnxruntime is needed. Published files are known
+by their checksum and keep their encoder's id, so that identities of both ways fit each other. Exit code 0: written;
 1: refused; 2: wrong usage.
 """
 

@@ -1,8 +1,8 @@
 """DamoFD's network: searched backbone, path aggregation pyramid, SCRFD head with points. Module names are the file's.
 
-Follows the official repository (ly19965/DamoFD, Apache-2.0; head after insightface's SCRFD, MIT). Paper: Liu et al. 2023,
-"DamoFD: Digging into Backbone Design on Face Detection" (ICLR). Quirks the files depend on: epsilon 1e-3 in the backbone,
-biases in its shortcuts, cell centres at a cell's corner, points that are not scaled by the level.
+Follows the official repository (ly19965/DamoFD, Apache-2.0; head after insightface's SCRFD, MIT). Paper: Liu et al.
+2023, "DamoFD: Digging into Backbone Design on Face Detection" (ICLR). Quirks the files depend on: epsilon 1e-3 in the
+backbone, biases in its shortcuts, cell centres at a cell's corner, points that are not scaled by the level.
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ class _Head(nn.Module):
 
     def __init__(self, width_in: int, width: int, steps: int) -> None:
         super().__init__()
-        tower = nn.ModuleList(_TowerStep(width if step else width_in, width) for step in range(steps))
-        self.cls_stride_convs = nn.ModuleDict({"0": tower})
+        tower = [_TowerStep(width if step else width_in, width) for step in range(steps)]
+        self.cls_stride_convs = nn.ModuleDict({"0": nn.Sequential(*tower)})
         self.stride_cls = nn.ModuleDict({"0": nn.Conv2d(width, ANCHORS, 3, 1, 1)})
         self.stride_reg = nn.ModuleDict({"0": nn.Conv2d(width, 4 * ANCHORS, 3, 1, 1)})
         self.stride_kps = nn.ModuleDict({"0": nn.Conv2d(width, 10 * ANCHORS, 3, 1, 1)})
@@ -215,8 +215,7 @@ class _Head(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         found = []
         for x, scale in zip(levels, self.scales, strict=True):
-            for step in self.cls_stride_convs["0"]:
-                x = step(x)
+            x = self.cls_stride_convs["0"](x)
             found.append((self.stride_cls["0"](x), scale(self.stride_reg["0"](x)), self.stride_kps["0"](x)))
         return found
 

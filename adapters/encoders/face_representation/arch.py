@@ -1,8 +1,8 @@
 """FLR: ResNet-50 over faces, learnt without labels (SwAV). Module names are those of the published checkpoints.
 
-Bulat, Cheng, Yang, Garbett, Sanchez, Tzimiropoulos 2022, "Pre-training strategies and datasets for facial representation
-learning" (ECCV); official repository 1adrianb/unsupervised-face-representation (MIT). The body is ResNet v1.5: the stride
-is on the 3x3 convolution; with v1 the same file loads and gives other numbers.
+Bulat, Cheng, Yang, Garbett, Sanchez, Tzimiropoulos 2022, "Pre-training strategies and datasets for facial
+representation learning" (ECCV); official repository 1adrianb/unsupervised-face-representation (MIT). The body is ResNet
+v1.5: the stride is on the 3x3 convolution; with v1 the same file loads and gives other numbers.
 """
 
 from __future__ import annotations

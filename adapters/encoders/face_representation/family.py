@@ -21,7 +21,7 @@ PURPOSE = "describes a face without naming it: for attributes and for comparing 
 
 
 class FaceRepresentationFamily(Family):
-    """ResNet with bottlenecks under ``base_net.``; projection, prototypes and the trainer's state are left in the file."""
+    """ResNet with bottlenecks under ``base_net.``; projection, prototypes and the trainer's state are not read."""
 
     id = "face_representation"
     kind: Kind = "encoder"

@@ -57,9 +57,9 @@ def config_of(hyper: Hyper) -> IResNetConfig:
     return IResNetConfig((first, second, third, fourth), (stem, a, b, c, d), int(hyper["embedding"]))
 
 
-def depth_name(blocks: tuple[int, ...]) -> str:
+def depth_name(blocks: tuple[int, int, int, int]) -> str:
     """``r50``, or the numbers of blocks where no official name fits."""
-    return DEPTHS.get((blocks + (0, 0, 0, 0))[:4], "x".join(map(str, blocks)))
+    return DEPTHS.get(blocks, "x".join(map(str, blocks)))
 
 
 def load_network(header: CheckpointHeader, hyper: Hyper) -> IResNet:
