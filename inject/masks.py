@@ -100,7 +100,7 @@ def token_grid(extra: Mapping[str, Any], tokens: int) -> tuple[int, int]:
     """
     shape = extra.get("original_shape")
     height, width = (int(shape[-2]), int(shape[-1])) if shape is not None else (0, 0)
-    while height * width > tokens:
+    while height * width > max(tokens, 1):
         height, width = (height + 1) // 2, (width + 1) // 2
     if height * width != tokens or tokens == 0:
         raise BadMask(
