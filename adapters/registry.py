@@ -45,6 +45,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.pulid_sdxl"),
     ("adapter", "families.pulid_flux"),
     ("encoder", "encoders.transface"),
+    ("encoder", "encoders.e4e"),
     ("encoder", "encoders.topofr"),
     ("encoder", "encoders.arcface_iresnet"),
     ("encoder", "encoders.face_representation"),

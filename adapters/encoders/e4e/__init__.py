@@ -1,0 +1,1 @@
+"""e4e (Encoder4Editing): a face as a StyleGAN2 W+ code."""
