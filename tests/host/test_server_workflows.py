@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -132,6 +136,16 @@ def test_encoding_shows_its_progress(server: Server) -> None:
     order = [event for event in events if event["type"] in ("executing", "progress")]
     begun = next(i for i, event in enumerate(order) if event["data"].get("node") == node)
     assert any(event["type"] == "progress" and event["data"]["max"] == 6 for event in order[begun:])
+
+
+def test_the_guard_notes_and_refuses_ways_out(server: Server, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    environment = {**os.environ, **server.guarded, "LIKENESS_TEST_WAYS_OUT": str(notes)}
+    for attempt in ("socket.socket().connect(('192.0.2.1', 9))", "socket.getaddrinfo('example.invalid', 80)"):
+        command = [sys.executable, "-c", f"import socket; {attempt}"]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert "the network is closed in tests" in result.stderr
+    assert notes.read_text(encoding="utf-8").splitlines() == ["connect ('192.0.2.1', 9)", "look up example.invalid"]
 
 
 def test_nothing_leaves_the_machine(server: Server, check: dict[str, Any], portrait: np.ndarray) -> None:

@@ -44,7 +44,12 @@ socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = connect, c
 
 
 class Server(ComfyProcess):
-    """A server with photos and stand-ins; ``ways_out`` is what tried to leave the machine."""
+    """A server with photos and stand-ins, whose processes cannot leave the machine.
+
+    Attributes:
+        guarded: environment variables that close the network for a Python process.
+        files: the stand-ins by title of the loader in the workflow fact_portrait.
+    """
 
     def __init__(self, base: Path) -> None:
         guard = base.parent / "guard"
@@ -52,8 +57,8 @@ class Server(ComfyProcess):
         (guard / "sitecustomize.py").write_text(_GUARD, encoding="utf-8")
         self._ways_out = guard / "ways_out.txt"
         path = os.pathsep.join([str(guard), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {"PYTHONPATH": path, "LIKENESS_TEST_WAYS_OUT": str(self._ways_out)}
-        super().__init__(base, environment=environment)
+        self.guarded = {"PYTHONPATH": path, "LIKENESS_TEST_WAYS_OUT": str(self._ways_out)}
+        super().__init__(base, environment=self.guarded)
         demo.write_photos(self.base / "input")
         self.files = demo.write_standins(self.base / "models")
 
