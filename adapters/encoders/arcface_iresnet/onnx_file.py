@@ -77,10 +77,12 @@ class Constant:
                 found="none",
                 cure="keep both files together",
             )
-        start = int(self.place.get("offset", "0"))
+        start, length = self.place.get("offset", "0"), self.place.get("length", "")
+        if not start.isdecimal() or not (length.isdecimal() or length == ""):
+            raise _damaged(self.path, f"numbers at place {start!r} of length {length!r}")
         with file.open("rb") as opened:
-            opened.seek(start)
-            return memoryview(opened.read(int(self.place.get("length", "-1"))))
+            opened.seek(int(start))
+            return memoryview(opened.read(int(length) if length else -1))
 
 
 @dataclass(frozen=True)
