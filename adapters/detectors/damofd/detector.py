@@ -20,6 +20,7 @@ LICENCE = Licence(
 )
 SIDE = 640
 MIDDLE, SPREAD = 127.5, 128.0
+BEFORE_NMS = 5000
 OVERLAP = 0.45
 PIXELS_AT_ONCE = 4_000_000
 
@@ -78,6 +79,6 @@ def fitted(pixels: Tensor) -> tuple[Tensor, float, tuple[float, float]]:
 
 def _faces(boxes: Tensor, points: Tensor, scores: Tensor, least: float) -> Faces:
     order = torch.argsort(scores, descending=True, stable=True)
-    order = order[scores[order] > least]
+    order = order[scores[order] > least][:BEFORE_NMS]
     kept = order[nms(boxes[order], scores[order], OVERLAP)]
     return Faces(boxes[kept], points[kept], scores[kept])
