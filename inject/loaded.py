@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..adapters.adapter import Adapter, CrossAttentionAdapter, GatedAttentionAdapter, TokenOptions
+from ..adapters.adapter import (
+    Adapter,
+    BlockAttentionAdapter,
+    CrossAttentionAdapter,
+    GatedAttentionAdapter,
+    TokenOptions,
+)
 from ..adapters.identity import Identity
 from .host import low_rank_patches
 from .layer_map import UNetLayer
 from .managed import ManagedNetwork
+from .memo import Memo
 from .row_values import Pair, RowKeysValues
 from .shared import Shared
 
@@ -30,8 +37,12 @@ class LoadedAdapter(Shared):
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         self.managed = ManagedNetwork(adapter.network)
+        blocks = adapter.block_network if isinstance(adapter, BlockAttentionAdapter) else None
+        self.managed_blocks = None if blocks is None else ManagedNetwork(blocks)
         self._projected: weakref.WeakValueDictionary[tuple[object, ...], RowKeysValues] = weakref.WeakValueDictionary()
         self._patches: dict[tuple[str, ...], dict[str, Any]] = {}
+        # A MODEL that is built of the file itself (a reference encoder), for as long as the adapter is in use.
+        self.models: Memo[Any] = Memo(limit=1)
 
     def keys_values(
         self, identity: Identity, options: TokenOptions, device: torch.device, dtype: torch.dtype
@@ -58,7 +69,7 @@ class LoadedAdapter(Shared):
 
     def _projection(self) -> Projection:
         adapter = self.adapter
-        if isinstance(adapter, CrossAttentionAdapter):
+        if isinstance(adapter, (CrossAttentionAdapter, BlockAttentionAdapter)):
             return adapter.keys_values
         if isinstance(adapter, GatedAttentionAdapter):
             layers = list(adapter.layers.values())
@@ -72,6 +83,13 @@ class LoadedAdapter(Shared):
         names = tuple(layer.weights for layer in layers)
         if names not in self._patches:
             self._patches[names] = low_rank_patches(self._low_rank_by_weight(names))
+        return self._patches[names]
+
+    def weight_patches(self, changes: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+        """(up, down) by weight name as weight patches of the host; the same objects for the same names."""
+        names = tuple(changes)
+        if names not in self._patches:
+            self._patches[names] = low_rank_patches(changes)
         return self._patches[names]
 
     def _low_rank_by_weight(self, names: tuple[str, ...]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import adapter, detect, encoder, identity, select, similarity
+from . import adapter, detect, encoder, encoder_image, identity, instantid, photomaker, select, similarity
 
-_MODULES = (detect, select, encoder, identity, similarity, adapter)
+_MODULES = (detect, select, encoder, identity, similarity, adapter, encoder_image, instantid, photomaker)
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {name: node.DISPLAY_NAME for name, node in NODE_CLASS_MAPPINGS.items()}  # type: ignore[attr-defined]

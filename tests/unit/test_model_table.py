@@ -19,6 +19,7 @@ FOLDERS = {
     "face_swappers",
     "clip_vision",
     "insightface",
+    "controlnet",
 }
 
 

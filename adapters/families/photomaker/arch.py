@@ -151,6 +151,7 @@ class IDEncoder(nn.Module):
         operations: Any = nn,
     ) -> None:
         super().__init__()
+        self.width = first + second
         self.vision_model = vision
         self.visual_projection = operations.Linear(vision.width, first, bias=False)
         self.visual_projection_2 = operations.Linear(vision.width, second, bias=False)
