@@ -107,6 +107,9 @@ def test_a_window_of_frames_takes_its_own_masks(extra: dict[str, Any]) -> None:
     rows = mask.rows(tokens(4, 64), 2, latent(8, 8, **extra))
     assert rows[:, 0, 0].tolist() == [0.75, 0.25, 0.75, 0.25]
     assert mask.rows(tokens(6, 64), 2, latent(8, 8))[:3, 0, 0].tolist() == [0.25, 0.5, 0.75]
+    (name,) = extra
+    other = {name: {"sub_idxs": [1, 2]} if name == "ad_params" else SimpleNamespace(index_list=[1, 2])}
+    assert mask.rows(tokens(4, 64), 2, latent(8, 8, **other))[:, 0, 0].tolist() == [0.5, 0.75, 0.5, 0.75]
 
 
 def test_no_window_is_no_window() -> None:

@@ -70,6 +70,9 @@ def test_patching_a_clone_leaves_the_model_as_it_was(model: Model) -> None:
     set_attention_slot(clone, ("output", 3, 0), len)
     set_middle_patches(clone, [len])
     clone.model_options["model_function_wrapper"] = len
+    # What a later node does to the clone through the host's own methods.
+    clone.model_options["transformer_options"]["patches"]["attn1_patch"].append(len)
+    clone.model_options["transformer_options"]["patches_replace"]["attn1"]["middle", 0] = len
     assert as_seen(model) == before
 
 

@@ -53,6 +53,8 @@ def test_another_dtype_is_followed(values: RowKeysValues) -> None:
     assert k.dtype == v.dtype == torch.bfloat16
     assert k[1, 0, 0] == 102.0
     assert values.rows(2, (NEGATIVE, POSITIVE), torch.zeros(1))[0].dtype == torch.float32
+    for dtype in (torch.float32, torch.float16, torch.float32):
+        assert values.rows(2, (POSITIVE, NEGATIVE), torch.zeros(1, dtype=dtype))[0].dtype == dtype
 
 
 def test_size_and_length_are_told(values: RowKeysValues) -> None:
