@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).with_name("torchvision_shim.py")
 STAMP = "likeness-stamp"
-RECIPE = "2"  # raise it when the steps below change
+RECIPE = "3"  # raise it when the steps below change
 HOST, DEV, TOOLS = "requirements-host.txt", "requirements-dev.txt", "requirements-tools.txt"
 TORCH = ("torch==2.13.0", "torchvision==0.28.0")
 
@@ -100,21 +100,16 @@ def install_host(python: Path) -> None:
 
 
 def install_upstream(python: Path, checkout: Path) -> None:
-    """The checkout's own requirements beside the tested torch, and pytest with what the host tests import."""
+    """The checkout's own requirements beside the tested torch, and what the host tests import."""
     listed = (checkout / "requirements.txt").read_text(encoding="utf-8").splitlines()
     # torchaudio has no build for every torch; ComfyUI runs without it but for its audio nodes.
     wanted = [line for line in listed if not re.match(r"(torch|torchvision|torchaudio)\b", line.strip())]
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
         requirements.write_text("\n".join(wanted), encoding="utf-8")
-        pip(python, TORCH[0], "-r", requirements, "requests", _pinned("pytest"))
-        pip(python, "--no-deps", TORCH[1])
+        pip(python, TORCH[0], "-r", requirements, "requests")
+        pip(python, "--no-deps", TORCH[1], "-r", ROOT / DEV)
     repair_torchvision(python)
-
-
-def _pinned(name: str) -> str:
-    lines = (ROOT / DEV).read_text(encoding="utf-8").splitlines()
-    return next(line for line in lines if line.startswith(f"{name}=="))
 
 
 def install_tools(python: Path) -> None:
