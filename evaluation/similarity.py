@@ -45,6 +45,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "arcface_antelopev2": Threshold("cosine", 0.4, _BORROWED, convention=True),
     "arcface_vit": Threshold("cosine", 0.4, _BORROWED, convention=True),
     "transface": Threshold("cosine", 0.4, _BORROWED, convention=True),
+    "topofr": Threshold("cosine", 0.4, _BORROWED, convention=True),
+    # Last, for every other network of the kind.
+    "arcface": Threshold("cosine", 0.4, _BORROWED, convention=True),
 }
 
 
