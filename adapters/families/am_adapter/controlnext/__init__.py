@@ -1,0 +1,1 @@
+"""ControlNeXt as AM-Adapter uses it: a segmentation map becomes one feature map for the UNet's second level."""
