@@ -37,12 +37,20 @@ def _belongs(thing: str, folder: str, loader: str) -> Hint:
     return Hint(f"what looks like {thing}", f"put it into models/{folder} and load it with {loader}")
 
 
+def _adapter(system: str) -> Hint:
+    return _belongs(f"a file of {system}, or a part of one", "face_adapters", "Load Face Adapter")
+
+
 _FACE_RULES: tuple[_Rule, ...] = (
     _Rule(("pulid_ca.",), _later("PuLID for Flux")),
     _Rule(("id_adapter_attn_layers.", "image_proj.mapping_0.", "id_adapter.mapping_0."), _later("PuLID for SDXL")),
     _Rule(("id_encoder.vision_model.", "id_encoder.qformer_perceiver."), _later("PhotoMaker")),
-    _Rule((".to_q_wplus.", ".to_k_wplus."), _later("a W+ adapter")),
-    _Rule((".to_k_face.", ".to_v_face."), _later("ID-Animator")),
+    _Rule((".to_q_wplus.", ".to_k_wplus."), _adapter("a W+ adapter")),
+    _Rule((".to_k_face.", ".to_v_face."), _adapter("ID-Animator")),
+    _Rule(
+        ("motion_modules.0.temporal_transformer.",),
+        _belongs("an AnimateDiff motion module", "face_adapters", "Apply Motion Module"),
+    ),
     _Rule(("ref_qkv_lora_", ".ref_to_k."), _later("DreamFit")),
     _Rule(("conv4d.0.0.query_conv",), _later("the matcher of AM-Adapter")),
 )

@@ -46,7 +46,7 @@ class ForwardGuard(Shared):
 
     def models(self) -> list[Any]:
         """Patchers that hosts since 0.3.52 load together with the model, those of the wrapper beneath included."""
-        below = getattr(self.previous, "models", list)()
+        below: list[Any] = getattr(self.previous, "models", list)()
         return [*(network.patcher for network in self.beside), *below]
 
     def __call__(self, apply_model: ApplyModel, args: dict[str, Any], **kwargs: Any) -> Any:
@@ -54,7 +54,7 @@ class ForwardGuard(Shared):
             for network in self.beside:
                 network.load_beside()
         options = args["c"].get("transformer_options", {})
-        state = call_state(options) or CallState()
+        state = call_state(options) or CallState(tuple(args["input"].shape))
         ran = False
 
         def counted(*inputs: Any, **named: Any) -> Any:

@@ -74,8 +74,8 @@ class MotionWrapper(Shared):
             _check_frames(frames, layer.length)
 
             def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-                parts = zip(*(x.split(_PLACES_AT_ONCE) for x in (q, k, v)), strict=True)
-                return torch.cat([host.attention(*part, heads, {}) for part in parts])
+                parts = zip(q.split(_PLACES_AT_ONCE), k.split(_PLACES_AT_ONCE), v.split(_PLACES_AT_ONCE), strict=True)
+                return torch.cat([host.attention(*part, heads=heads, extra={}) for part in parts])
 
             return layer(out, frames, attend)
 

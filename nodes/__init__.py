@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from . import adapter, detect, encoder, encoder_image, identity, instantid, photomaker, select, similarity
+from . import (
+    adapter,
+    detect,
+    encoder,
+    encoder_image,
+    id_animator,
+    identity,
+    instantid,
+    photomaker,
+    select,
+    similarity,
+    w_plus,
+)
 
-_MODULES = (detect, select, encoder, identity, similarity, adapter, encoder_image, instantid, photomaker)
+_MODULES = (
+    detect,
+    select,
+    encoder,
+    identity,
+    similarity,
+    adapter,
+    encoder_image,
+    instantid,
+    photomaker,
+    id_animator,
+    w_plus,
+)
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {name: node.DISPLAY_NAME for name, node in NODE_CLASS_MAPPINGS.items()}  # type: ignore[attr-defined]

@@ -26,9 +26,9 @@ NEEDED = ("input_layer.0.weight", "body.23.res_layer.5.fc1.weight", "styles.17.l
 UNMASKED = "face with its background: the W+ adapter's second stage was trained on codes of faces on white"
 LICENCE = Licence(
     code="MIT",
-    weights="none stated; trained on FFHQ",
-    commercial=None,
-    note="FFHQ's photos carry licences of their own, some for non-commercial use only",
+    weights="non-commercial research (FFHQ, StyleGAN2)",
+    commercial=False,
+    note="its codes belong to NVIDIA's StyleGAN2, whose weights are for non-commercial use",
 )
 
 

@@ -1,8 +1,8 @@
 """The StyleGAN2 generator (Karras et al. 2020, arXiv:1912.04958) that turns a W+ code back into a face.
 
-Attribute names are the key names of rosinality's ``model.py``, which e4e's files carry under ``decoder.``: ``input conv1
-to_rgb1 convs to_rgbs noises``. The noises are those stored in the file, so that one code always gives one picture. The
-blur kernels are used as stored. The mapping network (``style.``) is left out: W+ codes lie behind it.
+Attribute names are the key names of rosinality's ``model.py``, which e4e's files carry under ``decoder.``: ``input
+conv1 to_rgb1 convs to_rgbs noises``. The noises are those stored in the file, so that one code always gives
+one picture. The blur kernels are used as stored. The mapping network (``style.``) is left out: W+ codes lie behind it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,10 @@ class IDAnimatorAdapter(CrossAttentionAdapter):
         Raises:
             EncoderMismatch: an identity without CLIP patches, or with patches of another width.
         """
-        cond = self.network.resampler(self._patches(identity, IMAGE_TOKENS)).mean(dim=0, keepdim=True)
+        patches = self._patches(identity, IMAGE_TOKENS)
+        # Rows of zeros stand for pictures without a face.
+        found = patches[patches.flatten(1).ne(0).any(dim=1)]
+        cond = self.network.resampler(found if len(found) else patches).mean(dim=0, keepdim=True)
         if not options.negative:
             return IdentityTokens(cond, None)
         return IdentityTokens(cond, self.network.resampler(self._patches(identity, IMAGE_TOKENS_ZERO)))
@@ -82,6 +85,6 @@ class IDAnimatorAdapter(CrossAttentionAdapter):
                 self.report.title,
                 expected=f"{name} (N, patches, {width}) of CLIP ViT-H/14",
                 found=have or "no features",
-                cure="encode the face with 'Encode Face Picture (CLIP)' and CLIP-ViT-H-14-laion2B-s32B-b79K",
+                cure="encode the face with 'Encode Aligned Face (CLIP)' and CLIP-ViT-H-14-laion2B-s32B-b79K",
             )
         return found.to(*module_device_dtype(self.network.resampler))

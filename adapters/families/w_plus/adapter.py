@@ -64,7 +64,9 @@ class WPlusAdapter(ResidualAttentionAdapter):
             EncoderMismatch: an identity without W+ codes of e4e.
         """
         codes = w_plus_codes(identity, self.report.title).to(*module_device_dtype(self.network.mapper))
-        cond = self.network.mapper(codes.mean(dim=0, keepdim=True))
+        # Rows of zeros stand for pictures without a face.
+        found = codes[codes.flatten(1).ne(0).any(dim=1)]
+        cond = self.network.mapper((found if len(found) else codes).mean(dim=0, keepdim=True))
         if not options.negative:
             return IdentityTokens(cond, None)
         return IdentityTokens(cond, self.network.mapper(torch.zeros_like(codes[:1])))

@@ -31,7 +31,7 @@ class WPlusFamily(Family):
     links = ("https://github.com/csxmli2016/w-plus-adapter",)
     licence = Licence(
         code="S-Lab License 1.0",
-        weights="S-Lab License 1.0",
+        weights="S-Lab License 1.0, non-commercial",
         commercial=False,
         note="files of stage 1 (aligned faces; official strength 0.8) and stage 2 (in the wild; 1.0, off in the first "
         "seven of 30 steps) hold the same tensors; 'W+ Stage Settings' gives the official numbers of each",
