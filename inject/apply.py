@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..adapters.adapter import CrossAttentionAdapter, GatedAttentionAdapter, ResidualAttentionAdapter, TokenOptions
+from ..adapters.adapter import (
+    BlockAttentionAdapter,
+    CrossAttentionAdapter,
+    GatedAttentionAdapter,
+    ResidualAttentionAdapter,
+    TokenOptions,
+)
 from ..adapters.errors import BaseModelMismatch
+from ..adapters.families.pulid_sdxl.projection import Projection
 from ..adapters.identity import Identity
-from . import attention, gated
+from . import attention, dit_blocks, gated
 from .forward_guard import ForwardGuard
 from .host import model_management
 from .layer_map import UNetLayer, unet_layers
@@ -27,6 +34,7 @@ from .patching import (
     set_attention_slot,
     set_middle_patches,
 )
+from .orthogonal import OrthogonalTerm
 from .residual_attention import ResidualTerm
 from .schedule import StepRange, step_range
 
@@ -48,6 +56,7 @@ class ApplyOptions:
         mask: where it acts, or None.
         lora_strength: strength of the adapter's own LoRA (official: 1, whatever ``strength`` is).
         tokens: choices about the tokens.
+        projection: what PuLID for SDXL takes out of the identity's part; the other families know neutral only.
     """
 
     strength: float = 1.0
@@ -56,6 +65,7 @@ class ApplyOptions:
     mask: torch.Tensor | None = None
     lora_strength: float = 1.0
     tokens: TokenOptions = TokenOptions()
+    projection: Projection = Projection.NEUTRAL
 
 
 def apply_identity(model: Any, loaded: LoadedAdapter, identity: Identity, options: ApplyOptions) -> Any:
@@ -65,13 +75,15 @@ def apply_identity(model: Any, loaded: LoadedAdapter, identity: Identity, option
         BaseModelMismatch: the adapter is for another base model.
         EncoderMismatch: the identity was made by an encoder this adapter does not take.
     """
+    if isinstance(loaded.adapter, BlockAttentionAdapter):
+        return _apply_to_blocks(model, loaded, loaded.adapter, identity, options)
     layers = unet_layers(model)
     check_base(loaded, layers)
     steps = step_range(model, options.start_percent, options.end_percent)
     clone = clone_model(model)
     fields = _term_fields(clone, loaded, identity, options, steps)
     if isinstance(loaded.adapter, CrossAttentionAdapter):
-        _patch_cross_attention(clone, loaded, fields, layers, options.lora_strength)
+        _patch_cross_attention(clone, loaded, fields, layers, options)
     elif isinstance(loaded.adapter, GatedAttentionAdapter):
         _patch_gated(clone, loaded, fields, layers, loaded.adapter.layers)
     return clone
@@ -156,15 +168,37 @@ def _term_fields(
 
 
 def _patch_cross_attention(
-    clone: Any, loaded: LoadedAdapter, fields: dict[str, Any], layers: Sequence[UNetLayer], lora_strength: float
+    clone: Any, loaded: LoadedAdapter, fields: dict[str, Any], layers: Sequence[UNetLayer], options: ApplyOptions
 ) -> None:
-    residual = isinstance(loaded.adapter, ResidualAttentionAdapter)
-    term = ResidualTerm(**fields) if residual else attention.AttentionTerm(**fields)
+    term = _attention_term(loaded, fields, options.projection)
     for index, layer in enumerate(layers):
         patch = attention.attention_patch(attention_slot(clone, layer.key), index, term)
         set_attention_slot(clone, layer.key, patch)
-    set_low_rank(clone, loaded.low_rank_patches(layers), lora_strength)
+    set_low_rank(clone, loaded.low_rank_patches(layers), options.lora_strength)
     guard_forward(clone, attention.SLOT, len(layers), ())
+
+
+def _attention_term(loaded: LoadedAdapter, fields: dict[str, Any], projection: Projection) -> attention.AnyTerm:
+    if isinstance(loaded.adapter, ResidualAttentionAdapter):
+        return ResidualTerm(**fields)
+    if projection is Projection.NEUTRAL:
+        return attention.AttentionTerm(**fields)
+    return OrthogonalTerm(projection=projection, **fields)
+
+
+def _apply_to_blocks(
+    model: Any, loaded: LoadedAdapter, adapter: BlockAttentionAdapter, identity: Identity, options: ApplyOptions
+) -> Any:
+    """The same for a DiT."""
+    places = dit_blocks.insertions(model, adapter)
+    steps = step_range(model, options.start_percent, options.end_percent)
+    clone = clone_model(model)
+    fields = _term_fields(clone, loaded, identity, options, steps)
+    dit_blocks.patch_blocks(clone, dit_blocks.BlockTerm(adapter=adapter, places=places, **fields))
+    beside = () if loaded.managed_blocks is None else (loaded.managed_blocks,)
+    for slot in dit_blocks.SLOTS:
+        guard_forward(clone, slot, sum(place[0] == slot for place in places), beside)
+    return clone
 
 
 def _patch_gated(

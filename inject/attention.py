@@ -16,6 +16,7 @@ from torch import Tensor
 from . import host
 from .call_state import call_state
 from .memo import Memo
+from .orthogonal import OrthogonalTerm
 from .residual_attention import ResidualTerm, ResidualTerms
 from .rows import POSITIVE, row_pattern
 from .shared import Shared
@@ -52,6 +53,9 @@ class AttentionTerm(Term):
         return torch.addcmul(out, term, self.mask.rows(term, chunks, extra), value=self.strength)
 
 
+AnyTerm = AttentionTerm | OrthogonalTerm | ResidualTerm
+
+
 @dataclass(frozen=True, eq=False)
 class IdentityAttention(Shared):
     """The patch in one layer's attn2 slot.
@@ -63,7 +67,7 @@ class IdentityAttention(Shared):
     """
 
     layer: int
-    terms: tuple[AttentionTerm | ResidualTerm, ...]
+    terms: tuple[AnyTerm, ...]
     previous: AttentionPatch | None = None
     _stacks: Memo[StackedTerms] = field(default_factory=lambda: Memo(limit=2), repr=False)
     _residuals: Memo[ResidualTerms] = field(default_factory=lambda: Memo(limit=2), repr=False)
@@ -76,7 +80,7 @@ class IdentityAttention(Shared):
         state = call_state(extra)
         if state is not None:
             state.mark(SLOT, self.layer)
-        return self._add_residuals(self._add_terms(out, q, extra), out, extra)
+        return self._add_residuals(self._add_projected(self._add_terms(out, q, extra), out, q, extra), out, extra)
 
     def _add_terms(self, out: Tensor, q: Tensor, extra: Mapping[str, Any]) -> Tensor:
         acting = [term for term in self.terms if isinstance(term, AttentionTerm) and term.acts(extra)]
@@ -87,6 +91,13 @@ class IdentityAttention(Shared):
             out = term.add(out, q, self.layer, extra)
         return out
 
+    def _add_projected(self, out: Tensor, text: Tensor, q: Tensor, extra: Mapping[str, Any]) -> Tensor:
+        """Add what is measured against the text attention ``text``."""
+        for term in self.terms:
+            if isinstance(term, OrthogonalTerm) and term.acts(extra):
+                out = term.add(out, text, q, self.layer, extra)
+        return out
+
     def _add_residuals(self, out: Tensor, text: Tensor, extra: Mapping[str, Any]) -> Tensor:
         """Add what depends on the text attention ``text``, which no other identity's term has entered."""
         acting = [term for term in self.terms if isinstance(term, ResidualTerm) and term.acts(extra)]
@@ -95,13 +106,13 @@ class IdentityAttention(Shared):
         key = tuple(term.key for term in acting)
         return self._residuals.get(key, lambda: ResidualTerms(acting, self.layer)).add(out, text, extra)
 
-    def with_term(self, term: AttentionTerm | ResidualTerm) -> IdentityAttention:
+    def with_term(self, term: AnyTerm) -> IdentityAttention:
         """A patch with the term added, in place of one with the same key."""
         others = tuple(old for old in self.terms if old.key != term.key)
         return IdentityAttention(self.layer, (*others, term), self.previous)
 
 
-def attention_patch(found: Any, layer: int, term: AttentionTerm | ResidualTerm) -> IdentityAttention:
+def attention_patch(found: Any, layer: int, term: AnyTerm) -> IdentityAttention:
     """The patch for a slot in which ``found`` stands (None, ours, or another pack's callable)."""
     if isinstance(found, IdentityAttention):
         return found.with_term(term)

@@ -12,9 +12,17 @@ STATE_KEY = "likeness_call"
 
 
 class CallState:
-    """Lives for one forward pass."""
+    """Lives for one forward pass.
 
-    def __init__(self) -> None:
+    Attributes:
+        called: the layers that ran, by slot.
+        latent_shape: shape of the model's input, or None.
+        image_tokens: picture tokens of a DiT's joint sequence, known after its first block that tells.
+    """
+
+    def __init__(self, latent_shape: tuple[int, ...] | None = None) -> None:
+        self.latent_shape = latent_shape
+        self.image_tokens: int | None = None
         self._sigma: float | None = None
         self.called: dict[str, set[object]] = {}
 

@@ -34,6 +34,16 @@ def set_attention_slot(model: Any, key: tuple[str, int, int], patch: Callable[..
     model.set_model_attn2_replace(patch, *key)
 
 
+def block_slot(model: Any, key: tuple[str, int]) -> Any:
+    """What stands in the place of a DiT's block, or None."""
+    return model.model_options["transformer_options"].get("patches_replace", {}).get("dit", {}).get(key)
+
+
+def set_block_slot(model: Any, key: tuple[str, int], patch: Callable[..., Any]) -> None:
+    """Put a patch in the place of a DiT's block."""
+    model.set_model_patch_replace(patch, "dit", *key)
+
+
 def middle_patches(model: Any) -> list[Any]:
     """The patches between attn1 and attn2, in calling order."""
     return list(model.model_options["transformer_options"].get("patches", {}).get("middle_patch", []))

@@ -1,0 +1,190 @@
+"""PuLID on the real SDXL topology: official sums in every projection, masks, several people, cost of a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from host_inprocess import sample, tiny_model
+from likeness_pack.adapters import registry
+from likeness_pack.adapters.adapter import TokenOptions
+from likeness_pack.adapters.errors import BaseModelMismatch
+from likeness_pack.adapters.families.pulid_sdxl.projection import Projection, identity_term
+from likeness_pack.evaluation.operations import count_calls
+from likeness_pack.inject.apply import ApplyOptions, apply_identity
+from likeness_pack.inject.call_state import CallState
+from likeness_pack.inject.layer_map import unet_layers
+from likeness_pack.inject.loaded import LoadedAdapter
+from tiny_pulid import pulid_identity, sdxl_shapes, write
+from unet_calls import call_unet, patched_calls
+
+BOTH = (Projection.STYLE, Projection.FIDELITY)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """SDXL's layout, 70 layers."""
+    return tiny_model("SDXL")
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+    """PuLID v1."""
+    return LoadedAdapter(registry.load(write(tmp_path_factory.mktemp("pulid") / "p.bin", sdxl_shapes("v1"))))
+
+
+def _options(projection: Projection, zeros: int = 8, **other: Any) -> ApplyOptions:
+    return ApplyOptions(projection=projection, tokens=TokenOptions(zero_tokens=zeros), **other)
+
+
+def _slot(model: Any, number: int) -> Any:
+    key = unet_layers(model)[number].key
+    return model.model_options["transformer_options"]["patches_replace"]["attn2"][key]
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("projection", list(Projection))
+@pytest.mark.parametrize("rows", [(1, 0), (0, 1, 0), (0,)])
+def test_a_layer_gives_the_official_sum(
+    model: Any, loaded: LoadedAdapter, projection: Projection, rows: tuple[int, ...]
+) -> None:
+    """Text attention plus strength times the written-out term; each row with its own tokens and zeros."""
+    patched = apply_identity(model, loaded, pulid_identity(), _options(projection, strength=0.8))
+    tokens = loaded.adapter.tokens(pulid_identity(), TokenOptions(zero_tokens=8))
+    assert tokens.cond.shape[1] == 18
+    for number in (0, 30, 69):
+        layer = unet_layers(model)[number]
+        q, k, v = (torch.randn(2 * len(rows), length, layer.width) for length in (12, 7, 7))
+        got = _slot(patched, number)(q, k, v, {"n_heads": layer.heads, "cond_or_uncond": list(rows)}, unknown=1)
+        pairs = [loaded.adapter.keys_values(side)[number] for side in (tokens.cond, tokens.uncond)]
+        each = [row for row in rows for _ in range(2)]
+        idk, idv = (torch.cat([pairs[row][part] for row in each]) for part in (0, 1))
+        text = _attend(q, k, v, layer.heads)
+        expected = text + 0.8 * identity_term(text, q, idk, idv, layer.heads, projection)
+        torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_projections_differ(model: Any, loaded: LoadedAdapter) -> None:
+    results = [call_unet(apply_identity(model, loaded, pulid_identity(), _options(p)), "SDXL", (1, 0)) for p in Projection]
+    results.append(call_unet(model, "SDXL", (1, 0)))
+    for index, result in enumerate(results):
+        assert all((result - other).abs().max() > 1e-4 for other in results[:index])
+
+
+@pytest.mark.parametrize("projection", list(Projection))
+def test_every_layer_is_called_and_nothing_stays(model: Any, loaded: LoadedAdapter, projection: Projection) -> None:
+    """70 layers; strength 0 and the model that came in sample bit-equal."""
+    before = sample(model)
+    patched = apply_identity(model, loaded, pulid_identity(), _options(projection))
+    assert patched_calls(patched, "SDXL", (1, 0)) == 70
+    assert (sample(patched) - before).abs().max() > 1e-4
+    assert torch.equal(sample(apply_identity(model, loaded, pulid_identity(), _options(projection, strength=0.0))), before)
+    assert torch.equal(sample(model), before)
+
+
+@pytest.mark.parametrize("projection", BOTH)
+def test_outside_the_mask_nothing_is_added(model: Any, loaded: LoadedAdapter, projection: Projection) -> None:
+    """In each layer the tokens outside are the text attention's to the last bit; those inside are as without mask."""
+    mask = torch.zeros(16, 16)
+    mask[:, 8:] = 1
+    layer = unet_layers(model)[0]
+    q, k, v = (torch.randn(2, length, layer.width) for length in (16, 7, 7))
+    extra = {"n_heads": layer.heads, "cond_or_uncond": [1, 0], "original_shape": [2, 4, 8, 8]}
+    identity = pulid_identity()
+    plain = _slot(apply_identity(model, loaded, identity, _options(projection, strength=0.0)), 0)(q, k, v, extra)
+    masked = _slot(apply_identity(model, loaded, identity, _options(projection, mask=mask)), 0)(q, k, v, extra)
+    whole = _slot(apply_identity(model, loaded, identity, _options(projection)), 0)(q, k, v, extra)
+    inside = torch.zeros(4, 4, dtype=torch.bool)
+    inside[:, 2:] = True
+    inside = inside.flatten()
+    assert torch.equal(masked[:, ~inside], plain[:, ~inside])
+    torch.testing.assert_close(masked[:, inside], whole[:, inside], atol=2e-6, rtol=1e-5)
+    assert (whole - plain).abs().amax(-1).min() > 1e-6
+
+
+def test_two_people_and_a_second_application(model: Any, loaded: LoadedAdapter) -> None:
+    """Each is measured against the text attention, so their order is of no account; the same one replaces itself."""
+
+    def applied(*pairs: tuple[int, float]) -> torch.Tensor:
+        patched = model
+        for seed, strength in pairs:
+            options = _options(Projection.FIDELITY, strength=strength)
+            patched = apply_identity(patched, loaded, pulid_identity(seed), options)
+        return call_unet(patched, "SDXL", (1, 0))
+
+    torch.testing.assert_close(applied((0, 0.6), (1, 0.5)), applied((1, 0.5), (0, 0.6)), atol=1e-5, rtol=1e-5)
+    assert torch.equal(applied((0, 0.3), (0, 0.6)), applied((0, 0.6)))
+
+
+def test_negative_rows_can_be_left_alone(model: Any, loaded: LoadedAdapter) -> None:
+    options = ApplyOptions(projection=Projection.FIDELITY, tokens=TokenOptions(negative=False, zero_tokens=8))
+    got = call_unet(apply_identity(model, loaded, pulid_identity(), options), "SDXL", (1, 0))
+    whole = call_unet(apply_identity(model, loaded, pulid_identity(), _options(Projection.FIDELITY)), "SDXL", (1, 0))
+    torch.testing.assert_close(got[0], call_unet(model, "SDXL", (1, 0))[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(got[1], whole[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("projection", BOTH)
+def test_half_precision_models(loaded: LoadedAdapter, dtype: torch.dtype, projection: Projection) -> None:
+    half = tiny_model("SDXL", dtype=dtype)
+    result = sample(apply_identity(half, loaded, pulid_identity(), _options(projection)), steps=1)
+    reference = sample(apply_identity(tiny_model("SDXL"), loaded, pulid_identity(), _options(projection)), steps=1)
+    assert torch.isfinite(result).all()
+    assert (result.float() - reference).abs().mean() < 0.1 * reference.abs().mean()
+
+
+def test_a_text_attention_of_zeros_stays_finite(model: Any, loaded: LoadedAdapter) -> None:
+    """Another pack may return zeros from the slot; the official quotient would be 0 / 0."""
+    foreign = model.clone()
+    foreign.set_model_attn2_replace(lambda q, k, v, extra: q * 0, *unet_layers(model)[0].key)
+    patched = apply_identity(foreign, loaded, pulid_identity(), _options(Projection.FIDELITY))
+    assert torch.isfinite(call_unet(patched, "SDXL", (1, 0))).all()
+
+
+def _step(model: Any) -> Any:
+    state = CallState()
+    call_unet(model, "SDXL", (1, 0), state)  # the first step fills caches
+    return count_calls(lambda: call_unet(model, "SDXL", (1, 0), state, loaded=True))
+
+
+@pytest.mark.parametrize(
+    ("projection", "masked", "limit"),
+    [
+        (Projection.NEUTRAL, False, 1.10),
+        (Projection.NEUTRAL, True, 1.10),
+        (Projection.STYLE, False, 1.30),
+        (Projection.FIDELITY, False, 1.30),
+        (Projection.FIDELITY, True, 1.34),
+    ],
+)
+def test_cost_of_a_step(
+    model: Any, loaded: LoadedAdapter, projection: Projection, masked: bool, limit: float
+) -> None:
+    """ATen calls that are no views against the plain step; nothing is read back to the host."""
+    base = _step(model)
+    options = _options(projection, strength=0.8, mask=torch.rand(16, 16) if masked else None)
+    patched = _step(apply_identity(model, loaded, pulid_identity(), options))
+    assert patched.compute <= limit * base.compute, f"{patched.compute} against {base.compute}"
+    assert patched.synchronisations == base.synchronisations
+    assert patched.copies == base.copies
+
+
+def test_version_1_1_and_several_photos(tmp_path: Path, model: Any) -> None:
+    loaded = LoadedAdapter(registry.load(write(tmp_path / "p.safetensors", sdxl_shapes("v1.1"), torch.float16)))
+    patched = apply_identity(model, loaded, pulid_identity(0, photos=3), _options(Projection.FIDELITY, zeros=20))
+    assert torch.isfinite(sample(patched)).all()
+    tokens = loaded.adapter.tokens(pulid_identity(0, photos=3), TokenOptions(zero_tokens=20))
+    assert tokens.cond.shape == tokens.uncond.shape == (1, 6 + 20, 2048)
+
+
+def test_wrong_base_model(loaded: LoadedAdapter) -> None:
+    with pytest.raises(BaseModelMismatch, match="SDXL model with 70.*found 16"):
+        apply_identity(tiny_model("SD15"), loaded, pulid_identity(), _options(Projection.FIDELITY))
