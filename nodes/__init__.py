@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     adapter,
+    attributes,
     detect,
     encoder,
     encoder_image,
@@ -28,6 +29,7 @@ _MODULES = (
     photomaker,
     id_animator,
     w_plus,
+    attributes,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

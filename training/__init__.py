@@ -1,0 +1,1 @@
+"""Training: losses, curricula, loops, heads. Needs no host."""
