@@ -44,6 +44,8 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.dreamfit"),
     ("adapter", "families.pulid_sdxl"),
     ("adapter", "families.pulid_flux"),
+    ("adapter", "families.am_adapter"),
+    ("adapter", "families.am_adapter.controlnext"),
     ("encoder", "encoders.transface"),
     ("encoder", "encoders.e4e"),
     ("encoder", "encoders.topofr"),
