@@ -96,8 +96,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, extra: Mapping[str, A
     return function(q, k, v, heads, attn_precision=extra.get("attn_precision"))
 
 
-def low_rank_patches(low_rank: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Weight patches in this host's own form from ``{weight key: (up, down)}``, made by its own LoRA reader."""
+def unet_from_tensors(tensors: dict[str, Tensor]) -> Any:
+    """A MODEL of the host's own UNet with these weights (original names, no prefix); None if it knows no such."""
+    loader = importlib.import_module("comfy.sd")
+    load = getattr(loader, "load_diffusion_model_state_dict", None) or loader.load_unet_state_dict
+    return load(tensors)
+
+
+def low_rank_patches(low_rank: Mapping[Any, tuple[Tensor, Tensor]]) -> dict[Any, Any]:
+    """Weight patches in this host's own form from ``{weight key: (up, down)}``, made by its own LoRA reader.
+
+    A key is the weight's name; upstream also takes ``(name, (dimension, start, length))`` for a part of it.
+    """
     names = {f"likeness.{index}": key for index, key in enumerate(low_rank)}
     tensors: dict[str, Tensor] = {}
     for name, key in names.items():
