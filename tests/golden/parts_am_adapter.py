@@ -131,3 +131,98 @@ def _agreement(golden: Golden) -> Tensor:
     first, second = ((golden.input(name, sizes(golden, name)) > 0).float() for name in ("seg_app", "seg_tgt"))
     side = first.shape[-1]
     return torch.stack([agreement(a, b, side=side) for a, b in zip(first, second, strict=True)])
+
+
+@part("am_adapter_step")
+def am_adapter_step(golden: Golden) -> None:
+    """One step of both UNets through the host's own network, with nothing but our patches."""
+    from host_inprocess import tiny_model
+    from parts_id_animator import model_config
+
+    hyper = golden.metadata["hyper_parameters"]
+    widths = hyper["block_out_channels"]
+    config = {
+        "channel_mult": [width // widths[0] for width in widths],
+        "context_dim": hyper["cross_attention_dim"],
+        "num_heads": hyper["attention_head_dim"],
+    }
+
+    def model(role: str) -> Any:
+        names = {name: shape for name, shape in golden.keys.items() if name.startswith(f"{role}.")}
+        weights = {name.removeprefix(f"{role}."): value for name, value in golden.filled(names).items()}
+        return tiny_model(
+            "SD15", widths[0], fill=lambda unet: _fill_unet(unet, model_config(widths, hyper), weights), **config
+        )
+
+    run = _Step(golden, model("semantic"), model("appearance"))
+    with torch.no_grad():
+        golden.check("noise_app", run.appearance())
+        golden.check("noise_tgt", run.semantic())
+
+
+class _Step:
+    """Both models, patched, and the inputs of the step."""
+
+    def __init__(self, golden: Golden, semantic: Any, appearance: Any) -> None:
+        from likeness_pack.inject.am_adapter import put_matching
+        from likeness_pack.inject.augmented_attention import Matching
+        from likeness_pack.inject.controlnext import ControlPass, put_injection
+        from likeness_pack.inject.exemplar_pass import AppearanceModel, ExemplarPass, Trajectory, capturing
+        from likeness_pack.inject.layer_map import unet_layers
+        from likeness_pack.inject.patching import clone_model
+        from likeness_pack.inject.schedule import StepRange
+        from unet_calls import load_model
+
+        inputs = golden.metadata["inputs"]
+        self.golden = golden
+        sampling = semantic.get_model_object("model_sampling")
+        self.sigma = sampling.sigmas[inputs["t"]].view(1)
+        self.text = golden.input("text", inputs["text"])
+        latent = golden.input("app_latent", sizes(golden, "app_latent"))
+        strength = float(re.findall(r"scale (\d[\d.]*)", inputs["ctrl_app"])[0])
+
+        def controlled(model: Any, name: str, beneath: Any = None) -> Any:
+            clone = clone_model(model)
+            put_injection(clone, strength)
+            source = SimpleNamespace(control=lambda time: golden.input(name, sizes(golden, name)))
+            clone.set_model_unet_function_wrapper(ControlPass(source, sampling, beneath))
+            return clone
+
+        seen = AppearanceModel(capturing(controlled(appearance, "ctrl_app")), resident=False)
+        trajectory = Trajectory(torch.cat((self.sigma / 2, self.sigma)), torch.cat((torch.zeros_like(latent), latent)))
+        layers = unet_layers(semantic)
+        self.passing = ExemplarPass(seen, trajectory, len(layers), StepRange(0.0, 1.0, 0.0, 0.0), None)
+        self.patched = controlled(semantic, "ctrl_tgt", self.passing)
+        put_matching(self.patched, layers, Matching(_matcher(golden), _agreement(golden)))
+        for loaded in (seen.patcher, self.patched):
+            load_model(loaded)
+        self.latent = latent
+
+    def appearance(self) -> Tensor:
+        """The appearance model's raw predictions for both rows."""
+        model = self.passing.model
+        options = {**model.patcher.model_options["transformer_options"], "cond_or_uncond": [1, 0]}
+        x = self._scaled(self.latent)
+        clean = model.forward(x, self.sigma.expand(2), {"c_crossattn": self.text, "transformer_options": options})
+        return (x - clean) / self.sigma
+
+    def semantic(self) -> Tensor:
+        """The semantic model's raw predictions, its wrapper running the appearance pass."""
+        options = {**self.patched.model_options["transformer_options"], "cond_or_uncond": [1, 0]}
+        x = self._scaled(self.golden.input("tgt_latent", sizes(self.golden, "tgt_latent")))
+        conditions = {"c_crossattn": self.text, "transformer_options": options}
+        wrapper = self.patched.model_options["model_function_wrapper"]
+        args = {"input": x, "timestep": self.sigma.expand(2), "c": conditions, "cond_or_uncond": [1, 0]}
+        return (x - wrapper(self.patched.model.apply_model, args)) / self.sigma
+
+    def _scaled(self, latent: Tensor) -> Tensor:
+        return (latent * (self.sigma**2 + 1).sqrt()).expand(2, -1, -1, -1)
+
+
+def _fill_unet(unet: torch.nn.Module, config: dict[str, Any], weights: Weights) -> None:
+    import importlib
+
+    names = importlib.import_module("comfy.utils").unet_to_diffusers(config)
+    tensors = {host: weights[name] for name, host in names.items() if name in weights}
+    places = unet.state_dict()
+    unet.load_state_dict({name: value.reshape(places[name].shape) for name, value in tensors.items()}, strict=True)

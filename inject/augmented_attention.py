@@ -1,0 +1,152 @@
+"""AM-Adapter on a MODEL: each self-attention of the positive rows also attends to the exemplar's tokens.
+
+The negative rows attend to themselves alone; their logits towards the exemplar still count for the matcher's maximum, as
+in the authors' code, where both rows pass through one batch. If the host gives them a call of their own, the maximum is
+that of the positive rows. Each picture of a batch is computed as if it were alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapters.families.am_adapter.arch import FoldedLayer, Matcher
+from ..adapters.families.am_adapter.attention import GRID, MatchBias, Mode, attend, hard_bias, soft_bias
+from ..faces.errors import LikenessError
+from . import host
+from .call_state import call_state
+from .exemplar_pass import BANKS_KEY, Key
+from .masks import LatentMask
+from .memo import Memo
+from .rows import POSITIVE, row_pattern
+from .shared import Shared
+
+SLOT = "attn1"
+
+
+@dataclass(frozen=True, eq=False)
+class Matching(Shared):
+    """What all layers share.
+
+    Attributes:
+        matcher: the network; its weights are folded once for each device.
+        same: agreement of the maps (1, M, M), see `maps.agreement`.
+        mode: ``soft`` corrects the logits by the matcher, ``hard`` lets only places of one class see each other.
+        strength: share of the augmented attention in the result; officially 1.
+        mask: where it acts, or None.
+        grid: largest side of the token grid that is not resized.
+    """
+
+    matcher: Matcher
+    same: Tensor
+    mode: Mode = "soft"
+    strength: float = 1.0
+    mask: LatentMask | None = None
+    grid: int = GRID
+    _placed: Memo[tuple[tuple[FoldedLayer, ...], Tensor]] = field(default_factory=lambda: Memo(limit=2), repr=False)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the augmented attention stands alone, with nothing of the plain one mixed in."""
+        return self.strength == 1.0 and self.mask is None
+
+    def bias(self, q: Tensor, bank_k: Tensor, heads: int) -> MatchBias:
+        """The correction for all rows (B, L, C) of one picture."""
+        device = q.device
+        layers, same = self._placed.get(device, lambda: (self.matcher.folded(device), self.same.to(device)))
+        if self.mode == "hard":
+            return hard_bias(same, q.shape[1], self.grid)
+        return soft_bias(q, bank_k, heads, layers, same, self.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedAttention(Shared):
+    """The patch in one layer's attn1 slot.
+
+    Attributes:
+        key: the layer's key in the host's table, by which the exemplar's bank is found.
+        attention: the host's attention module of this layer, for its projections.
+        matching: shared by all layers.
+        previous: the patch found in the slot, which still serves wherever this one does not act, or None.
+    """
+
+    key: Key
+    attention: torch.nn.Module
+    matching: Matching
+    previous: Callable[..., Tensor] | None = None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
+        state = call_state(extra)
+        if state is not None:
+            state.mark(SLOT, self.key)
+        banks = extra.get(BANKS_KEY)
+        pattern, _ = row_pattern(extra, q.shape[0])
+        if banks is None or POSITIVE not in pattern:
+            return self._plain(q, k, v, extra, **kwargs)
+        whole = self.matching.whole and self.previous is None
+        plain = None if whole else self._plain(q, k, v, extra, **kwargs)
+        augmented = self._augmented(q, k, v, banks[self.key].to(q), pattern, extra["n_heads"])
+        own = self._own_rows(q, k, v, pattern, extra) if plain is None else plain.chunk(len(pattern))
+        rows = [
+            self._blended(own[i], augmented[i], extra) if row == POSITIVE else own[i] for i, row in enumerate(pattern)
+        ]
+        return rows[0] if len(rows) == 1 else torch.cat([row for row in rows if row is not None])
+
+    def _plain(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
+        if self.previous is None:
+            return host.attention(q, k, v, extra["n_heads"], extra)
+        return self.previous(q, k, v, extra, **kwargs)
+
+    @staticmethod
+    def _own_rows(
+        q: Tensor, k: Tensor, v: Tensor, pattern: Sequence[int], extra: Mapping[str, Any]
+    ) -> list[Tensor | None]:
+        """Plain attention of the chunks that are not positive."""
+        parts = zip(pattern, *(x.chunk(len(pattern)) for x in (q, k, v)), strict=True)
+        return [None if row == POSITIVE else host.attention(*x, extra["n_heads"], extra) for row, *x in parts]
+
+    def _augmented(
+        self, q: Tensor, k: Tensor, v: Tensor, bank: Tensor, pattern: Sequence[int], heads: int
+    ) -> list[Tensor | None]:
+        """For each positive chunk its rows (R, L, C)."""
+        check_tokens(q.shape[1], bank.shape[1])
+        bank_k, bank_v = (self.attention.get_submodule(name)(bank) for name in ("to_k", "to_v"))
+        pictures = q.shape[0] // len(pattern)
+        done: list[list[Tensor]] = [[] for _ in pattern]
+        for picture in range(pictures):
+            # The rows of one picture: one of each chunk.
+            own = slice(picture, None, pictures)
+            bias = self.matching.bias(q[own], bank_k, heads)
+            for chunk, row in enumerate(pattern):
+                if row == POSITIVE:
+                    at = slice(chunk * pictures + picture, chunk * pictures + picture + 1)
+                    keys = (bank_k[chunk : chunk + 1], bank_v[chunk : chunk + 1])
+                    done[chunk].append(attend(q[at], k[at], v[at], *keys, heads, bias.row(chunk)))
+        return [torch.cat(rows) if len(rows) > 1 else rows[0] if rows else None for rows in done]
+
+    def _blended(self, plain: Tensor | None, augmented: Tensor | None, extra: Mapping[str, Any]) -> Tensor | None:
+        if plain is None or augmented is None or self.matching.whole:
+            return augmented
+        added = augmented - plain
+        if self.matching.mask is None:
+            return torch.add(plain, added, alpha=self.matching.strength)
+        return torch.addcmul(plain, added, self.matching.mask.rows(plain, 1, extra), value=self.matching.strength)
+
+
+def check_tokens(tokens: int, bank: int) -> None:
+    """Both grids must be the same square.
+
+    Raises:
+        LikenessError: they are not.
+    """
+    if tokens != bank or int(tokens**0.5) ** 2 != tokens:
+        raise LikenessError(
+            "AM-Adapter",
+            expected="square pictures of the exemplar's size",
+            found=f"{tokens} tokens of the picture and {bank} of the exemplar",
+            cure="make the latent square and of the exemplar's size, such as 512 x 512",
+        )
