@@ -16,9 +16,10 @@ from ..adapters.adapter import (
     ResidualAttentionAdapter,
     TokenOptions,
 )
-from ..adapters.errors import BaseModelMismatch
+from ..adapters.errors import BaseModelMismatch, EncoderMismatch
 from ..adapters.families.pulid_sdxl.projection import Projection
 from ..adapters.identity import Identity
+from ..adapters.text_adapter import TextAdapter
 from . import attention, dit_blocks, gated
 from .forward_guard import ForwardGuard
 from .host import model_management
@@ -26,6 +27,7 @@ from .layer_map import UNetLayer, unet_layers
 from .loaded import LoadedAdapter
 from .low_rank import set_low_rank
 from .masks import LatentMask
+from .orthogonal import OrthogonalTerm
 from .patching import (
     attention_slot,
     clone_model,
@@ -34,7 +36,6 @@ from .patching import (
     set_attention_slot,
     set_middle_patches,
 )
-from .orthogonal import OrthogonalTerm
 from .residual_attention import ResidualTerm
 from .schedule import StepRange, step_range
 
@@ -75,6 +76,8 @@ def apply_identity(model: Any, loaded: LoadedAdapter, identity: Identity, option
         BaseModelMismatch: the adapter is for another base model.
         EncoderMismatch: the identity was made by an encoder this adapter does not take.
     """
+    if isinstance(loaded.adapter, TextAdapter):
+        raise _for_the_text(loaded.adapter)
     if isinstance(loaded.adapter, BlockAttentionAdapter):
         return _apply_to_blocks(model, loaded, loaded.adapter, identity, options)
     layers = unet_layers(model)
@@ -87,6 +90,15 @@ def apply_identity(model: Any, loaded: LoadedAdapter, identity: Identity, option
     elif isinstance(loaded.adapter, GatedAttentionAdapter):
         _patch_gated(clone, loaded, fields, layers, loaded.adapter.layers)
     return clone
+
+
+def _for_the_text(adapter: TextAdapter) -> EncoderMismatch:
+    return EncoderMismatch(
+        adapter.report.title,
+        expected="an adapter that patches the model's attention",
+        found="one that writes into the text conditioning",
+        cure="connect it to 'PhotoMaker Encode' and 'PhotoMaker Prompt' instead",
+    )
 
 
 def check_base(loaded: LoadedAdapter, layers: Sequence[UNetLayer]) -> None:

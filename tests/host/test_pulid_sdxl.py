@@ -72,7 +72,9 @@ def test_a_layer_gives_the_official_sum(
 
 
 def test_the_projections_differ(model: Any, loaded: LoadedAdapter) -> None:
-    results = [call_unet(apply_identity(model, loaded, pulid_identity(), _options(p)), "SDXL", (1, 0)) for p in Projection]
+    results = [
+        call_unet(apply_identity(model, loaded, pulid_identity(), _options(p)), "SDXL", (1, 0)) for p in Projection
+    ]
     results.append(call_unet(model, "SDXL", (1, 0)))
     for index, result in enumerate(results):
         assert all((result - other).abs().max() > 1e-4 for other in results[:index])
@@ -85,7 +87,9 @@ def test_every_layer_is_called_and_nothing_stays(model: Any, loaded: LoadedAdapt
     patched = apply_identity(model, loaded, pulid_identity(), _options(projection))
     assert patched_calls(patched, "SDXL", (1, 0)) == 70
     assert (sample(patched) - before).abs().max() > 1e-4
-    assert torch.equal(sample(apply_identity(model, loaded, pulid_identity(), _options(projection, strength=0.0))), before)
+    assert torch.equal(
+        sample(apply_identity(model, loaded, pulid_identity(), _options(projection, strength=0.0))), before
+    )
     assert torch.equal(sample(model), before)
 
 
@@ -133,12 +137,21 @@ def test_negative_rows_can_be_left_alone(model: Any, loaded: LoadedAdapter) -> N
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("projection", BOTH)
-def test_half_precision_models(loaded: LoadedAdapter, dtype: torch.dtype, projection: Projection) -> None:
-    half = tiny_model("SDXL", dtype=dtype)
-    result = sample(apply_identity(half, loaded, pulid_identity(), _options(projection)), steps=1)
-    reference = sample(apply_identity(tiny_model("SDXL"), loaded, pulid_identity(), _options(projection)), steps=1)
-    assert torch.isfinite(result).all()
-    assert (result.float() - reference).abs().mean() < 0.1 * reference.abs().mean()
+def test_half_precision(model: Any, loaded: LoadedAdapter, dtype: torch.dtype, projection: Projection) -> None:
+    """A layer in half precision is within a few of its own steps of the formula in float32; a model of it samples."""
+    half = apply_identity(tiny_model("SDXL", dtype=dtype), loaded, pulid_identity(), _options(projection))
+    assert torch.isfinite(sample(half, steps=1)).all()
+    layer = unet_layers(model)[0]
+    q, k, v = (torch.randn(2, length, layer.width).to(dtype) for length in (64, 7, 7))
+    extra = {"n_heads": layer.heads, "cond_or_uncond": [1, 0]}
+    got, heads = _slot(half, 0)(q, k, v, extra), layer.heads
+    tokens = loaded.adapter.tokens(pulid_identity(), TokenOptions(zero_tokens=8))
+    pairs = [loaded.adapter.keys_values(side)[0] for side in (tokens.uncond, tokens.cond)]
+    idk, idv = (torch.cat([pair[part] for pair in pairs]).to(dtype).float() for part in (0, 1))
+    text = _attend(q.float(), k.float(), v.float(), heads).to(dtype).float()
+    expected = text + identity_term(text, q.float(), idk, idv, heads, projection)
+    assert got.dtype == dtype
+    assert ((got.float() - expected).abs() / (1 + expected.abs())).max() < 8 * torch.finfo(dtype).eps
 
 
 def test_a_text_attention_of_zeros_stays_finite(model: Any, loaded: LoadedAdapter) -> None:
@@ -165,9 +178,7 @@ def _step(model: Any) -> Any:
         (Projection.FIDELITY, True, 1.34),
     ],
 )
-def test_cost_of_a_step(
-    model: Any, loaded: LoadedAdapter, projection: Projection, masked: bool, limit: float
-) -> None:
+def test_cost_of_a_step(model: Any, loaded: LoadedAdapter, projection: Projection, masked: bool, limit: float) -> None:
     """ATen calls that are no views against the plain step; nothing is read back to the host."""
     base = _step(model)
     options = _options(projection, strength=0.8, mask=torch.rand(16, 16) if masked else None)
