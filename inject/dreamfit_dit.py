@@ -20,14 +20,15 @@ from torch.nn.functional import pad
 
 from ..adapters.errors import HostTooOld
 from .call_state import call_state
+from .dit_blocks import DOUBLE, SINGLE
 from .managed import ManagedNetwork
+from .patching import block_slot, set_block_slot
 from .row_values import Pair
 from .schedule import StepRange
 from .shared import Shared
 
 SLOT = "reference"
 OVERRIDE = "optimized_attention_override"
-DOUBLE, SINGLE = "double_block", "single_block"
 BlockKey = tuple[str, int]
 Block = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -130,8 +131,10 @@ class BankTerm(Shared):
 
     def pair(self, block: BlockKey, like: Tensor) -> Pair:
         """Keys and values of a block, see `ReferenceBank.pair`."""
-        pair: Pair = self.network.network.pair(block, like)
-        return pair
+        bank = self.network.network
+        if not isinstance(bank, ReferenceBank):
+            raise TypeError(type(bank).__name__)
+        return bank.pair(block, like)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +151,7 @@ class ReferenceBlock(Shared):
     terms: tuple[BankTerm, ...]
     previous: Callable[..., dict[str, Any]] | None = None
 
-    def __call__(self, args: dict[str, Any], extra: Mapping[str, Block]) -> dict[str, Any]:
+    def __call__(self, args: dict[str, Any], extra: Mapping[str, Block], **kwargs: Any) -> dict[str, Any]:
         options = args.get("transformer_options") or {}
         state = call_state(options)
         if state is not None:
@@ -157,7 +160,7 @@ class ReferenceBlock(Shared):
         if acting:
             override = _Extended(self.key, acting, options.get(OVERRIDE))
             args = {**args, "transformer_options": {**options, OVERRIDE: override}}
-        return extra["original_block"](args) if self.previous is None else self.previous(args, extra)
+        return extra["original_block"](args) if self.previous is None else self.previous(args, extra, **kwargs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +191,9 @@ def _opened(mask: Tensor, count: int) -> Tensor:
 
 def set_reference_blocks(clone: Any, keys: Sequence[BlockKey], term: BankTerm) -> None:
     """Put a reference around the blocks of a clone; one with the same key is replaced."""
-    table = clone.model_options["transformer_options"].setdefault("patches_replace", {}).setdefault("dit", {})
     for key in keys:
-        found, kept = table.get(key), ()
+        found = block_slot(clone, key)
+        kept: tuple[BankTerm, ...] = ()
         if isinstance(found, ReferenceBlock):
             kept, found = tuple(old for old in found.terms if old.key != term.key), found.previous
-        table[key] = ReferenceBlock(key, (*kept, term), found)
+        set_block_slot(clone, key, ReferenceBlock(key, (*kept, term), found))

@@ -226,8 +226,8 @@ def record_dit(encoder: Any, blocks: Sequence[dit.BlockKey], latent: Tensor, tex
     recorder = dit.RecordBlocks(blocks)
     options = {"patches_replace": {"dit": recorder.patches}, "cond_or_uncond": [0]}
     guidance = torch.tensor([GUIDANCE if text.guidance is None else text.guidance])
-    more = {"guidance": guidance} if text.pooled is None else {"guidance": guidance, "y": text.pooled}
-    features.run_pass(encoder, latent, text.context, options, **more)
+    named = {"guidance": guidance} if text.pooled is None else {"guidance": guidance, "y": text.pooled}
+    features.run_pass(encoder, latent, text.context, options, named)
     return recorder.pairs
 
 

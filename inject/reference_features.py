@@ -119,12 +119,17 @@ def record_unet(
     recorder = _Recorder(dict(zip(READ_BLOCKS, layers, strict=True)))
     options = {"patches": {"attn1_patch": [recorder]}, "cond_or_uncond": list(range(len(texts)))}
     context = torch.cat([text.context for text in texts])
-    run_pass(encoder, latent, context, options, beside)
+    run_pass(encoder, latent, context, options, {}, beside)
     return [recorder.found[block] for block in READ_BLOCKS]
 
 
 def run_pass(
-    encoder: Any, latent: Tensor, context: Tensor, options: dict[str, Any], beside: Sequence[Any] = (), **more: Any
+    encoder: Any,
+    latent: Tensor,
+    context: Tensor,
+    options: dict[str, Any],
+    named: Mapping[str, Tensor],
+    beside: Sequence[Any] = (),
 ) -> Tensor:
     """One forward pass of the host's own network at timestep 0, without any other patch the MODEL may carry.
 
@@ -133,8 +138,8 @@ def run_pass(
         latent: (1, C, H, W) as a VAE gives it; scaled here, never noised.
         context: (rows, T, C).
         options: the pass's own transformer options.
+        named: further tensors of the model's forward.
         beside: patchers to load with it.
-        more: further tensors of the model's forward.
 
     Returns:
         The network's raw output (rows, C, H, W).
@@ -145,11 +150,11 @@ def run_pass(
     host.model_management().load_models_gpu([encoder, *beside], memory)
     device = torch.device(encoder.load_device)
     x = encoder.model.process_latent_in(latent).to(device, dtype).repeat(rows, 1, 1, 1)
-    named = {name: value.to(device, dtype) for name, value in more.items()}
+    placed = {name: value.to(device, dtype) for name, value in named.items()}
     with torch.inference_mode():
         times = torch.zeros(rows, device=device)
         output: Tensor = encoder.model.diffusion_model(
-            x, times, context=context.to(device, dtype), transformer_options=options, **named
+            x, times, context=context.to(device, dtype), transformer_options=options, **placed
         )
     return output
 

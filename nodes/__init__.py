@@ -6,6 +6,7 @@ from . import (
     adapter,
     attributes,
     detect,
+    dreamfit,
     encoder,
     encoder_image,
     id_animator,
@@ -30,6 +31,7 @@ _MODULES = (
     id_animator,
     w_plus,
     attributes,
+    dreamfit,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

@@ -193,7 +193,7 @@ def _check_write(golden: Golden, model: Any, adapter: Any, ref: Tensor) -> None:
     more = {"y": golden.input("vec_ref", inputs["vec_ref"]), "guidance": torch.tensor([inputs["guidance"]])}
     encoder = with_changes(model, adapter.changes, 1.0)
     latent, context = model.model.process_latent_out(ref), golden.input("txt_ref", inputs["txt_ref"])
-    golden.check("write", flux_tokens(run_pass(encoder, latent, context, {}, **more)), FLUX_TOLERANCE)
+    golden.check("write", flux_tokens(run_pass(encoder, latent, context, {}, more)), FLUX_TOLERANCE)
 
 
 def _check_bank(golden: Golden, model: Any, bank: Any, text: int, grid: tuple[int, int]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...adapter import LowRank
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...errors import KeyMismatch
-from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...family import Ambiguity, Family, Hyper, Kind, Licence, Match
 from ...reference import ReferenceAdapter
 from ...report import DetectionReport
 from ...strict_load import group_by_prefix
@@ -45,7 +45,7 @@ class DreamFitFamily(Family):
         if not widths:
             return "neither *.attn1.ref_to_k (the SD1.5 encoder) nor double_blocks.*.processor.ref_qkv_lora_* (Flux)"
         kept = sum(info.nbytes for name, info in header.tensors.items() if layout.is_adapter_name(names.get(name, "")))
-        hyper = {"base": UNET, "layers": len(layout.READ_BLOCKS), "encode_bytes": kept, "sample_bytes": 0}
+        hyper: Hyper = {"base": UNET, "layers": len(layout.READ_BLOCKS), "encode_bytes": kept, "sample_bytes": 0}
         return Match(self, UNET, hyper)
 
     def _recognise_dit(self, header: CheckpointHeader) -> Match | str:
@@ -54,8 +54,8 @@ class DreamFitFamily(Family):
         if not single or up is None or len(up) != 2:
             return "no single blocks, or no double_blocks.0.processor.ref_qkv_lora_q.up.weight of two dimensions"
         kept = sum(info.nbytes for info in header.tensors.values())
-        hyper = {"base": DIT, "layers": double + single, "double": double, "single": single, "width": up[0]}
-        return Match(self, DIT, {**hyper, "encode_bytes": kept, "sample_bytes": 0})
+        sizes: Hyper = {"layers": double + single, "double": double, "single": single, "width": up[0]}
+        return Match(self, DIT, {"base": DIT, "encode_bytes": kept, "sample_bytes": 0, **sizes})
 
     def build(self, header: CheckpointHeader, match: Match) -> ReferenceAdapter:
         return self._build_dit(header, match) if match.variant == DIT else self._build_unet(header, match)
