@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .errors import BadLandmarks
+from .errors import BadLandmarks, NoFaceFound
 from .types import FaceBatch
 
 Colour = tuple[int, int, int]
@@ -68,7 +68,17 @@ def keypoints_pictures(faces: FaceBatch, height: int = 0, width: int = 0) -> Ten
     Args:
         faces: the faces.
         height, width: size of the result, to which the points are scaled; 0 keeps the size of the pictures.
+
+    Raises:
+        NoFaceFound: no picture has a face. A single picture without one is black.
     """
+    if not any(faces.counts):
+        raise NoFaceFound(
+            "keypoint picture",
+            expected="a face in at least one picture",
+            found=f"none in {len(faces)}",
+            cure="use another picture, lower the detector's score, or give the points by hand",
+        )
     rows, columns = faces.image_size
     height, width = height or rows, width or columns
     scale = torch.tensor([width / columns, height / rows])

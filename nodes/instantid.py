@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from ..adapters.identity import Identity
-from ..faces.detect import require_faces
 from ..faces.keypoints_picture import keypoints_pictures
 from ..faces.types import FaceBatch
 from ..inject.face_context import face_context
@@ -49,7 +48,6 @@ class LikenessKeypointsPicture:
 
     def draw(self, faces: FaceBatch, width: int, height: int) -> tuple[Tensor]:
         """Draw them."""
-        require_faces(faces)
         return (keypoints_pictures(faces, height, width),)
 
 
