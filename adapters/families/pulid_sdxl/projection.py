@@ -30,6 +30,18 @@ class Projection(str, Enum):
     FIDELITY = "fidelity"
 
 
+# Zero tokens of the authors' demos: app.py (v1: "fidelity", "extremely style"), app_v1_1.py (slider's default).
+_ZERO_TOKENS = {
+    "v1": {Projection.FIDELITY: 8, Projection.STYLE: 16},
+    "v1.1": {Projection.FIDELITY: 20, Projection.STYLE: 20},
+}
+
+
+def zero_tokens(projection: Projection, version: str) -> int:
+    """The official number of zero tokens for a projection of PuLID ``"v1"`` or ``"v1.1"``; none without one."""
+    return _ZERO_TOKENS.get(version, {}).get(projection, 0)
+
+
 def identity_term(out: Tensor, q: Tensor, k: Tensor, v: Tensor, heads: int, projection: Projection) -> Tensor:
     """What PuLID adds to the text attention, times the strength: the reference for the faster form in `inject`.
 
