@@ -48,7 +48,7 @@ class MatchOptions:
 def apply_am_adapter(
     model: Any,
     appearance: Any,
-    matcher: AMMatcher,
+    matcher: AMMatcher | None,
     trajectory: Trajectory,
     maps: tuple[Tensor, Tensor],
     options: MatchOptions,
@@ -59,7 +59,7 @@ def apply_am_adapter(
     Args:
         model: the semantic MODEL, SD1.5.
         appearance: the MODEL that sees the exemplar; officially of the same weights.
-        matcher: the adapter.
+        matcher: the adapter; the mode ``hard`` needs none.
         trajectory: the exemplar's latents.
         maps: (3, H, W) of the exemplar and of the target.
         options: see `MatchOptions`.
@@ -79,7 +79,8 @@ def apply_am_adapter(
         return clone
     mask = None if options.mask is None else LatentMask(options.mask)
     same = agreement(*maps, resize=options.resize)[None]
-    put_matching(clone, layers, Matching(matcher.network, same, options.mode, options.strength, mask))
+    network = None if matcher is None else matcher.network
+    put_matching(clone, layers, Matching(network, same, options.mode, options.strength, mask))
     steps = step_range(model, options.start_percent, options.end_percent)
     seen = AppearanceModel(capturing(appearance), shares_weights(model, appearance))
     passing = ExemplarPass(seen, trajectory, len(layers), steps, forward_wrapper(clone))

@@ -1,8 +1,8 @@
 """AM-Adapter on a MODEL: each self-attention of the positive rows also attends to the exemplar's tokens.
 
-The negative rows attend to themselves alone; their logits towards the exemplar still count for the matcher's maximum, as
-in the authors' code, where both rows pass through one batch. If the host gives them a call of their own, the maximum is
-that of the positive rows. Each picture of a batch is computed as if it were alone.
+The negative rows attend to themselves alone; their logits towards the exemplar still count for the matcher's maximum,
+as in the authors' code, where both rows pass through one batch. If the host gives them a call of their own, the maximum
+is that of the positive rows. Each picture of a batch is computed as if it were alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Matching(Shared):
     """What all layers share.
 
     Attributes:
-        matcher: the network; its weights are folded once for each device.
+        matcher: the network, of which ``hard`` needs none; its weights are folded once for each device.
         same: agreement of the maps (1, M, M), see `maps.agreement`.
         mode: ``soft`` corrects the logits by the matcher, ``hard`` lets only places of one class see each other.
         strength: share of the augmented attention in the result; officially 1.
@@ -41,7 +41,7 @@ class Matching(Shared):
         grid: largest side of the token grid that is not resized.
     """
 
-    matcher: Matcher
+    matcher: Matcher | None
     same: Tensor
     mode: Mode = "soft"
     strength: float = 1.0
@@ -56,11 +56,13 @@ class Matching(Shared):
 
     def bias(self, q: Tensor, bank_k: Tensor, heads: int) -> MatchBias:
         """The correction for all rows (B, L, C) of one picture."""
-        device = q.device
-        layers, same = self._placed.get(device, lambda: (self.matcher.folded(device), self.same.to(device)))
+        layers, same = self._placed.get(q.device, lambda: self._on(q.device))
         if self.mode == "hard":
             return hard_bias(same, q.shape[1], self.grid)
         return soft_bias(q, bank_k, heads, layers, same, self.grid)
+
+    def _on(self, device: torch.device) -> tuple[tuple[FoldedLayer, ...], Tensor]:
+        return () if self.matcher is None else self.matcher.folded(device), self.same.to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,49 +89,43 @@ class AugmentedAttention(Shared):
         pattern, _ = row_pattern(extra, q.shape[0])
         if banks is None or POSITIVE not in pattern:
             return self._plain(q, k, v, extra, **kwargs)
-        whole = self.matching.whole and self.previous is None
-        plain = None if whole else self._plain(q, k, v, extra, **kwargs)
         augmented = self._augmented(q, k, v, banks[self.key].to(q), pattern, extra["n_heads"])
-        own = self._own_rows(q, k, v, pattern, extra) if plain is None else plain.chunk(len(pattern))
-        rows = [
-            self._blended(own[i], augmented[i], extra) if row == POSITIVE else own[i] for i, row in enumerate(pattern)
-        ]
-        return rows[0] if len(rows) == 1 else torch.cat([row for row in rows if row is not None])
+        if self.matching.whole and self.previous is None:
+            parts = zip(*(x.chunk(len(pattern)) for x in (q, k, v)), strict=True)
+            out = [augmented[i] if i in augmented else self._plain(*x, extra) for i, x in enumerate(parts)]
+        else:
+            plain = self._plain(q, k, v, extra, **kwargs).chunk(len(pattern))
+            out = [self._blended(own, augmented.get(i), extra) for i, own in enumerate(plain)]
+        return out[0] if len(out) == 1 else torch.cat(out)
 
     def _plain(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
         if self.previous is None:
             return host.attention(q, k, v, extra["n_heads"], extra)
         return self.previous(q, k, v, extra, **kwargs)
 
-    @staticmethod
-    def _own_rows(
-        q: Tensor, k: Tensor, v: Tensor, pattern: Sequence[int], extra: Mapping[str, Any]
-    ) -> list[Tensor | None]:
-        """Plain attention of the chunks that are not positive."""
-        parts = zip(pattern, *(x.chunk(len(pattern)) for x in (q, k, v)), strict=True)
-        return [None if row == POSITIVE else host.attention(*x, extra["n_heads"], extra) for row, *x in parts]
-
     def _augmented(
         self, q: Tensor, k: Tensor, v: Tensor, bank: Tensor, pattern: Sequence[int], heads: int
-    ) -> list[Tensor | None]:
-        """For each positive chunk its rows (R, L, C)."""
+    ) -> dict[int, Tensor]:
+        """The rows (R, L, C) of each positive chunk by its number."""
         check_tokens(q.shape[1], bank.shape[1])
         bank_k, bank_v = (self.attention.get_submodule(name)(bank) for name in ("to_k", "to_v"))
         pictures = q.shape[0] // len(pattern)
-        done: list[list[Tensor]] = [[] for _ in pattern]
+        done: dict[int, list[Tensor]] = {chunk: [] for chunk, row in enumerate(pattern) if row == POSITIVE}
         for picture in range(pictures):
             # The rows of one picture: one of each chunk.
             own = slice(picture, None, pictures)
             bias = self.matching.bias(q[own], bank_k, heads)
-            for chunk, row in enumerate(pattern):
-                if row == POSITIVE:
-                    at = slice(chunk * pictures + picture, chunk * pictures + picture + 1)
-                    keys = (bank_k[chunk : chunk + 1], bank_v[chunk : chunk + 1])
-                    done[chunk].append(attend(q[at], k[at], v[at], *keys, heads, bias.row(chunk)))
-        return [torch.cat(rows) if len(rows) > 1 else rows[0] if rows else None for rows in done]
+            for chunk, rows in done.items():
+                at = slice(chunk * pictures + picture, chunk * pictures + picture + 1)
+                keys = (bank_k[chunk : chunk + 1], bank_v[chunk : chunk + 1])
+                rows.append(attend(q[at], k[at], v[at], *keys, heads, bias.row(chunk)))
+        return {chunk: rows[0] if len(rows) == 1 else torch.cat(rows) for chunk, rows in done.items()}
 
-    def _blended(self, plain: Tensor | None, augmented: Tensor | None, extra: Mapping[str, Any]) -> Tensor | None:
-        if plain is None or augmented is None or self.matching.whole:
+    def _blended(self, plain: Tensor, augmented: Tensor | None, extra: Mapping[str, Any]) -> Tensor:
+        """Mix both by strength and mask; what is outside the mask stays as it was, to the last bit."""
+        if augmented is None:
+            return plain
+        if self.matching.whole:
             return augmented
         added = augmented - plain
         if self.matching.mask is None:

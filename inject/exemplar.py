@@ -1,4 +1,4 @@
-"""The exemplar's way through the noise levels: DDIM inversion, then the authors' own steps, through the host's sampling.
+"""The exemplar's way through the noise levels: DDIM inversion, then the authors' steps, in the host's sampling.
 
 The same steps serve the picture itself as a SAMPLER with SIGMAS: the host's ``ddim`` goes from one level of the list to
 the next, the authors' scheduler a little less far (`ddim`), and the difference shows.
@@ -50,7 +50,9 @@ def levels(model: Any, steps: int) -> list[Level]:
         LikenessError: fewer than two steps.
     """
     if steps < 2:
-        raise LikenessError("AM-Adapter", expected="2 steps or more", found=f"{steps}", cure="raise the number of steps")
+        raise LikenessError(
+            "AM-Adapter", expected="2 steps or more", found=f"{steps}", cure="raise the number of steps"
+        )
     sigmas = model.get_model_object("model_sampling").sigmas.detach().cpu()
     alphas = 1 / (sigmas.double() ** 2 + 1)
     return [_level(float(sigmas[move.time]), move) for move in moves(steps, alphas)]

@@ -1,4 +1,4 @@
-"""The appearance pass: beside each step of a picture, a pass of the exemplar, whose layer inputs the picture attends to.
+"""The appearance pass: beside each step of a picture a pass of the exemplar, whose layers' inputs are attended to.
 
 The exemplar's latents at every noise level are known before sampling (`exemplar`), so a pass depends on nothing but the
 noise level and the prompt, and any sampler may run.
@@ -82,7 +82,7 @@ class AppearanceModel(Shared):
 
 
 class CaptureNorm(Shared):
-    """The ``attn1_patch`` that notes what each self-attention is given, rounded to float16 as the authors' hook does."""
+    """The ``attn1_patch`` that notes what each self-attention is given, rounded to float16 as the authors do."""
 
     def __call__(self, n: Tensor, context: Tensor, value: Tensor, extra: Mapping[str, Any]) -> tuple[Tensor, ...]:
         banks = extra.get(_CAPTURE_KEY)
@@ -111,9 +111,9 @@ class ExemplarPass(Shared):
 
     def models(self) -> list[Any]:
         """Patchers that hosts with wrappers load together with the model."""
-        own = [] if self.model.resident else [self.model.patcher]
-        beneath = getattr(self.model.patcher.model_options.get("model_function_wrapper"), "models", list)()
-        return [*own, *beneath, *getattr(self.previous, "models", list)()]
+        wrappers = (self.model.patcher.model_options.get("model_function_wrapper"), self.previous)
+        beneath = [model for wrapper in wrappers for model in getattr(wrapper, "models", list)()]
+        return beneath if self.model.resident else [self.model.patcher, *beneath]
 
     def __call__(self, apply_model: Callable[..., Any], args: dict[str, Any], **kwargs: Any) -> Any:
         options = args["c"].get("transformer_options", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     adapter,
+    am_adapter,
     attributes,
     detect,
     dreamfit,
@@ -32,6 +33,7 @@ _MODULES = (
     w_plus,
     attributes,
     dreamfit,
+    am_adapter,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

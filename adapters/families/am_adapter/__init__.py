@@ -1,1 +1,1 @@
-"""AM-Adapter (ICCV 2025): appearance of an exemplar picture, matched by segmentation maps, in augmented self-attention."""
+"""AM-Adapter (ICCV 2025): an exemplar picture's look, matched by segmentation maps in augmented self-attention."""

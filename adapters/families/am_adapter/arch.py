@@ -1,9 +1,9 @@
 """The matcher of AM-Adapter: 4D convolutions over the attention logits of (query pixel, key pixel) pairs.
 
 Attribute names are the checkpoint's key names: ``encoders.{0,1,2}.conv4d.{0..3}.0.{query_conv,supp_conv}`` and
-``encoders.{e}.conv4d.{l}.1`` (group norm). Follows ``src/models/matching_module.py``. The quirk a checkpoint depends on:
-the official processor hands the block's name over as an unused argument, so the first encoder serves every layer, and
-the other two are never used.
+``encoders.{e}.conv4d.{l}.1`` (group norm). Follows ``src/models/matching_module.py``. The quirk a checkpoint depends
+on: the official processor hands the block's name over as an unused argument, so the first encoder serves every layer,
+and the other two are never used.
 
 A centre-pivot layer is ``query_conv`` (1x1 over the query's grid) plus ``supp_conv`` (3x3 over the key's grid). The
 former maps each pair by itself, so it is the centre tap of the latter: both fold into one ordinary convolution.
@@ -84,7 +84,7 @@ class Matcher(nn.Module):
         return _encoder(self.encoders[encoder]).folded(device)
 
     def forward(self, pairs: Tensor, encoder: int = USED) -> Tensor:
-        """(B, C, Hq, Wq, Hs, Ws) -> (B, heads, Hq, Wq, Hs, Ws); the encoders are those of down, middle and up blocks."""
+        """(B, C, Hq, Wq, Hs, Ws) -> (B, heads, Hq, Wq, Hs, Ws); encoders are those of down, middle and up blocks."""
         rows, channels, height, width, *keys = pairs.shape
         x = pairs.reshape(rows, channels, height * width, *keys).transpose(1, 2)
         out = match(x.float(), self.folded(pairs.device, encoder))

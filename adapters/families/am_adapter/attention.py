@@ -1,8 +1,8 @@
 """Self-attention over a picture's own tokens and those of an exemplar, with logits corrected by the matcher.
 
 Follows ``MatchAttnProcessor`` of AM-Adapter's ``src/models/attention_processor.py``. Its quirks, kept: the largest
-correction of all rows is taken for every row; the maps' agreement enters transposed (see `maps`); above a grid of 32 the
-logits are resized as a matrix.
+correction of all rows is taken for every row; the maps' agreement enters transposed (see `maps`); above a grid of 32
+the logits are resized as a matrix.
 
 Resizing a matrix ``q k^T`` bilinearly is linear in its rows and in its columns, so q and k are resized instead: at 512
 x 512 this spares a matrix of 4096 x 4096 numbers for each head.

@@ -29,7 +29,7 @@ def times(steps: int) -> list[int]:
 
 
 def moves(steps: int, alphas: Tensor) -> list[Move]:
-    """The steps of a run, noisiest first; ``alphas`` (1000,) is alpha bar by time, and its first entry counts below 0."""
+    """The steps of a run, noisiest first; ``alphas`` (1000,) is alpha bar by time; its first entry counts below 0."""
     shares = [float(alpha) for alpha in alphas]
     back = TRAINED // steps
     return [Move(time, shares[time], shares[max(time - back, 0)]) for time in times(steps)]

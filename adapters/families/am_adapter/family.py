@@ -54,7 +54,7 @@ def _encoders(header: CheckpointHeader) -> int:
 
 def _widths(header: CheckpointHeader) -> tuple[int, ...] | str:
     """Channels before the first layer and after each, or why this is no such file."""
-    kernels = []
+    kernels: list[tuple[int, ...]] = []
     while (kernel := header.shape(_LAYER.format(len(kernels), "supp_conv"))) is not None:
         query = header.shape(_LAYER.format(len(kernels), "query_conv"))
         if len(kernel) != 4 or kernel[2:] != (3, 3) or query != (*kernel[:2], 1, 1):

@@ -1,7 +1,7 @@
 """Segmentation maps as pictures of one colour for each class: where two agree, and which exemplar fits a target best.
 
-The agreement follows AM-Adapter's inference code: bilinear to 32 x 32, all three channels exactly equal. Mixed colours at
-borders agree with almost nothing; labels resized by nearest pixels do.
+The agreement follows AM-Adapter's inference code: bilinear to 32 x 32, all three channels exactly equal. Mixed colours
+at borders agree with almost nothing; labels resized by nearest pixels do.
 """
 
 from __future__ import annotations

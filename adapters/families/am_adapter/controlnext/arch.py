@@ -107,7 +107,8 @@ class ControlNeXt(nn.Module):
 def sinusoidal(time: Tensor) -> Tensor:
     """(B,) -> (B, 128), cosines first."""
     half = TIME_WIDTH // 2
-    rates = torch.exp(torch.arange(half, device=time.device, dtype=torch.float32) * (-math.log(10000) / half))
+    # Multiplied first, divided second, as diffusers does: at times of hundreds the rounding of a rate shows.
+    rates = torch.exp(-math.log(10000) * torch.arange(half, device=time.device, dtype=torch.float32) / half)
     angles = time.float()[:, None] * rates
     return torch.cat((angles.cos(), angles.sin()), 1)
 
@@ -120,7 +121,7 @@ def inject_control(hidden: Tensor, control: Tensor, strength: float) -> Tensor:
         control: (B or 1, C, h, w).
         strength: officially 1.
     """
-    control = functional.adaptive_avg_pool2d(control, hidden.shape[-2:])
+    control = functional.adaptive_avg_pool2d(control, (hidden.shape[2], hidden.shape[3]))
     std, mean = torch.std_mean(hidden, dim=(1, 2, 3), keepdim=True)
     control_std, control_mean = torch.std_mean(control, dim=(1, 2, 3), keepdim=True)
     scaled = torch.addcmul(mean, control - control_mean, std / (control_std + _INJECTION_EPS))
