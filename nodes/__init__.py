@@ -14,6 +14,7 @@ from . import (
     identity,
     instantid,
     photomaker,
+    pulid,
     select,
     similarity,
     w_plus,
@@ -34,6 +35,7 @@ _MODULES = (
     attributes,
     dreamfit,
     am_adapter,
+    pulid,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}
