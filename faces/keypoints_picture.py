@@ -67,7 +67,8 @@ def keypoints_pictures(faces: FaceBatch, height: int = 0, width: int = 0) -> Ten
 
     Args:
         faces: the faces.
-        height, width: size of the result, to which the points are scaled; 0 keeps the size of the pictures.
+        height, width: size of the result, 0 that of the pictures. The points move as in a picture that is scaled to
+            fill it and cut around its centre, so that no face is stretched.
 
     Raises:
         NoFaceFound: no picture has a face. A single picture without one is black.
@@ -81,8 +82,9 @@ def keypoints_pictures(faces: FaceBatch, height: int = 0, width: int = 0) -> Ten
         )
     rows, columns = faces.image_size
     height, width = height or rows, width or columns
-    scale = torch.tensor([width / columns, height / rows])
-    pictures = [draw_keypoints(one.landmarks5 * scale, height, width) for one in faces.images]
+    scale = max(width / columns, height / rows)
+    corner = torch.tensor([(width - columns * scale) / 2, (height - rows * scale) / 2])
+    pictures = [draw_keypoints(one.landmarks5 * scale + corner, height, width) for one in faces.images]
     return torch.stack(pictures).float() / 255
 
 

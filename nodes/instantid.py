@@ -37,11 +37,17 @@ class LikenessKeypointsPicture:
                 "faces": (FACES, {"tooltip": "From 'Select Faces': the authors draw the largest face only."}),
                 "width": (
                     "INT",
-                    {**size, "tooltip": "Width of the result; the points are scaled. 0: as the picture."},
+                    {
+                        **size,
+                        "tooltip": "Width of the result: that of the latent, in pixels. 0: as the picture.",
+                    },
                 ),
                 "height": (
                     "INT",
-                    {**size, "tooltip": "Height of the result; the points are scaled. 0: as the picture."},
+                    {
+                        **size,
+                        "tooltip": "Height of the result: that of the latent, in pixels. 0: as the picture.",
+                    },
                 ),
             }
         }

@@ -80,9 +80,9 @@ def test_one_picture_for_each_picture_of_the_batch() -> None:
     assert float(pictures[1].abs().sum()) == 0.0
 
 
-def test_another_size_moves_the_points_and_not_the_thickness() -> None:
+def test_another_size_moves_the_points_without_stretching_them() -> None:
     pictures = keypoints_pictures(batch(FACE[None]), height=320, width=384)
-    expected = draw_keypoints(FACE[None] * torch.tensor([3.0, 2.0]), 320, 384)
+    expected = draw_keypoints(FACE[None] * 3 - torch.tensor([0.0, 80]), 320, 384)
     assert torch.equal(pictures[0], expected.float() / 255)
 
 
