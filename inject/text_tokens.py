@@ -77,7 +77,8 @@ def triggered_prompt(clip: Any, text: str, trigger: str, count: int) -> Triggere
 
 def encode_tokens(clip: Any, tokens: Mapping[str, Any]) -> tuple[Any, Any]:
     """The host's text conditioning (1, T, C) and pooled vector of tokens."""
-    return tuple(clip.encode_from_tokens(dict(tokens), return_pooled=True))  # type: ignore[return-value]
+    text, pooled = clip.encode_from_tokens(dict(tokens), return_pooled=True)
+    return text, pooled
 
 
 def _signs(empty: Sequence[Entry]) -> _Signs:
