@@ -101,19 +101,18 @@ def _bilinear(pixels: Tensor, x: Tensor, y: Tensor) -> Tensor:
     height, width = pixels.shape[1:]
     left, top = x.floor(), y.floor()
     right_part, lower_part = x - left, y - top
-    columns = [(left.long() + step).clamp(0, width - 1) for step in (0, 1)]
-    lines = [(top.long() + step).clamp(0, height - 1) for step in (0, 1)]
-    values = []
-    for plane in pixels:
-        flat = plane.reshape(-1)
-        upper, lower = (_mixed(flat, line * width, columns, right_part) for line in lines)
-        values.append((upper + (lower - upper) * lower_part).to(torch.uint8))
-    return torch.stack(values)
+    columns = [(left.int() + step).clamp_(0, width - 1) for step in (0, 1)]
+    lines = [(top.int() + step).clamp_(0, height - 1).mul_(width) for step in (0, 1)]
+    # One row of the table holds all channels of a pixel, so that each corner is fetched once.
+    table = pixels.flatten(1).T.contiguous().double()
+    upper, lower = (_mixed(table, line, columns, right_part.reshape(-1, 1)) for line in lines)
+    values = lower.sub_(upper).mul_(lower_part.reshape(-1, 1)).add_(upper).to(torch.uint8)
+    return values.T.reshape(len(pixels), *x.shape)
 
 
-def _mixed(flat: Tensor, line: Tensor, columns: list[Tensor], part: Tensor) -> Tensor:
-    left, right = (flat[line + column].double() for column in columns)
-    return left + (right - left) * part
+def _mixed(table: Tensor, line: Tensor, columns: list[Tensor], part: Tensor) -> Tensor:
+    left, right = (table.index_select(0, (line + column).flatten()) for column in columns)
+    return right.sub_(left).mul_(part).add_(left)
 
 
 def e4e_input(pixels: Tensor, background: Tensor | None) -> Tensor:

@@ -47,7 +47,6 @@ class GeneratorFamily(Family):
     def build(self, header: CheckpointHeader, match: Match) -> Generator:
         with torch.device("meta"):
             network = Generator(CHANNELS[: int(match.hyper["levels"])])
-        network.to_empty(device="cpu")
         tensors = load_tensors(header, _prefix(header) or "")
         load_strictly(network, tensors, what=f"{header.path.name}, generator", ignorable=IGNORED)
         return network.eval().requires_grad_(False)

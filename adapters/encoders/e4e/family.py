@@ -123,7 +123,6 @@ class E4EFamily(Family):
         prefix = _prefix(header) or ""
         with torch.device("meta"):
             network = Encoder4Editing()
-        network.to_empty(device="cpu")
         tensors = load_tensors(header, prefix)
         if prefix == "":
             tensors = {name: value for name, value in tensors.items() if name != MEAN}
