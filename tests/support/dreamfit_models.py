@@ -36,10 +36,17 @@ def flux_model(hyper: Mapping[str, Any] = TINY, fill: Callable[[torch.nn.Module]
     known |= {"image_model": "flux", "patch_size": 2, "in_channels": 16, "out_channels": 16, "dtype": torch.float32}
     config = importlib.import_module("comfy.supported_models").Flux(known)
     model = config.get_model({}, "", device=torch.device("cpu")).eval()
-    (fill or fill_seeded)(model.diffusion_model)
+    (fill or _fill)(model.diffusion_model)
     management = importlib.import_module("comfy.model_management")
     patcher = importlib.import_module("comfy.model_patcher")
     return patcher.ModelPatcher(model, load_device=management.get_torch_device(), offload_device=torch.device("cpu"))
+
+
+def _fill(network: torch.nn.Module) -> None:
+    fill_seeded(network)
+    for name, parameter in network.named_parameters():
+        if name.endswith("norm.scale"):
+            torch.nn.init.ones_(parameter)
 
 
 def flux_latent(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
