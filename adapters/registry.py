@@ -41,6 +41,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.photomaker"),
     ("adapter", "families.id_animator"),
     ("adapter", "families.w_plus"),
+    ("adapter", "families.restorerid"),
     ("adapter", "families.dreamfit"),
     ("adapter", "families.pulid_sdxl"),
     ("adapter", "families.pulid_flux"),
@@ -52,6 +53,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("encoder", "encoders.topofr"),
     ("encoder", "encoders.arcface_iresnet"),
     ("encoder", "encoders.face_representation"),
+    ("encoder", "encoders.musiq"),
     ("detector", "detectors.retinaface"),
     ("detector", "detectors.damofd"),
 )

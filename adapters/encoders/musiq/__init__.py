@@ -1,0 +1,1 @@
+"""MUSIQ: scores the quality of a picture of any size."""
