@@ -18,6 +18,7 @@ from . import host
 from . import reference_features as features
 from .apply import guard_forward
 from .attention import AttentionTerm
+from .dit_blocks import SLOTS
 from .layer_map import UNetLayer, unet_layers
 from .loaded import LoadedAdapter
 from .managed import ManagedNetwork
@@ -267,7 +268,7 @@ def _checked_layers(model: Any, title: str, widths: Sequence[int]) -> list[UNetL
 
 def _check_dit(model: Any, title: str, blocks: Sequence[dit.BlockKey], width: int) -> None:
     network = model.model.diffusion_model
-    depths = tuple(len(getattr(network, f"{kind}s", ())) for kind in (dit.DOUBLE, dit.SINGLE))
+    depths = tuple(len(getattr(network, f"{kind}s", ())) for kind in SLOTS)
     known = dit.block_keys(*depths)
     if known != tuple(blocks) or getattr(network, "hidden_size", None) != width:
         raise BaseModelMismatch(

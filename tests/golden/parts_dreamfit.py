@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -111,7 +112,7 @@ def dreamfit_sd15_unet(golden: Golden) -> None:
         path = Path(folder) / "any_name.ckpt"
         torch.save({"state_dict": {f"target_unet.{n.removeprefix('ref.')}": t for n, t in tensors.items()}}, path)
         loaded = LoadedAdapter(registry.load(path))
-    latent = golden.input("ref_latent", (1, 4, 16, 16))
+    latent = _described(golden, "ref_latent")[0]
     texts = golden.input("text_ref", inputs["text_ref"])
     reference = _encode(loaded, encoder, latent, texts)
     for index, (k, v) in enumerate(reference.keys_values.rows(i, (0, 1), latent) for i in range(10)):
@@ -121,6 +122,13 @@ def dreamfit_sd15_unet(golden: Golden) -> None:
     for name in golden.tensors:
         if name.startswith("eps_ref"):
             golden.check(name, _eps(golden, _applied(target, reference, float(name.removeprefix("eps_ref")))))
+
+
+def _described(golden: Golden, name: str) -> tuple[Tensor, tuple[int, ...]]:
+    """The input whose metadata begin with its shape in brackets, and the numbers that follow it in the text."""
+    shape, _, rest = str(golden.metadata["inputs"][name]).partition(")")
+    numbers = tuple(map(int, re.findall(r"\d+", rest)))
+    return golden.input(name, tuple(map(int, re.findall(r"\d+", shape)))), numbers
 
 
 def _fill(golden: Golden, unet: torch.nn.Module, prefix: str) -> None:
@@ -147,9 +155,10 @@ def _eps(golden: Golden, model: Any) -> Tensor:
 
     load_model(model)
     inputs = golden.metadata["inputs"]
-    x = golden.input("x_t", (1, 4, 16, 16)).repeat(2, 1, 1, 1)
+    x, (rows, *_) = _described(golden, "x_t")
+    x = x.repeat(rows, 1, 1, 1)
     options = {**model.model_options["transformer_options"], "cond_or_uncond": [0, 1]}
-    times = torch.tensor([float(inputs["t"])] * 2)
+    times = torch.full((rows,), float(inputs["t"]))
     text = golden.input("text_target", inputs["text_target"])
     return model.model.diffusion_model(x, times, context=text, transformer_options=options)
 
@@ -172,17 +181,19 @@ def dreamfit_flux(golden: Golden) -> None:
         path = Path(folder) / "any_name.bin"
         torch.save(golden.filled({n: s for n, s in golden.keys.items() if "lora" in n}), path)
         loaded = LoadedAdapter(registry.load(path))
-    img = flux_latent(golden.input("img", (1, 12, 64)), (4, 3))
+    img = flux_latent(*_described(golden, "img"))
+    time = float(str(inputs["timesteps"]).split()[0])
     text = golden.input("txt", inputs["txt"]), golden.input("vec", inputs["vec"]), inputs["guidance"]
-    golden.check("plain", flux_tokens(flux_call(model, img, 0.7, *text)), FLUX_TOLERANCE)
-    ref = flux_latent(golden.input("ref", (1, 15, 64)), (3, 5))
+    golden.check("plain", flux_tokens(flux_call(model, img, time, *text)), FLUX_TOLERANCE)
+    tokens, grid = _described(golden, "ref")
+    ref = flux_latent(tokens, grid)
     _check_write(golden, model, loaded.adapter, ref)
     context, pooled = golden.input("txt_ref", inputs["txt_ref"]), golden.input("vec_ref", inputs["vec_ref"])
     condition = [[context, {"pooled_output": pooled, "guidance": inputs["guidance"]}]]
     reference = encode_reference(loaded, model, model.model.process_latent_out(ref), condition)
-    _check_bank(golden, model, reference.network.network, context.shape[1], (3, 5))
-    golden.check("read", flux_tokens(flux_call(_applied(model, reference, 1.0), img, 0.7, *text)), FLUX_TOLERANCE)
-    golden.check("plain", flux_tokens(flux_call(model, img, 0.7, *text)), FLUX_TOLERANCE)
+    _check_bank(golden, model, reference.network.network, context.shape[1], grid)
+    golden.check("read", flux_tokens(flux_call(_applied(model, reference, 1.0), img, time, *text)), FLUX_TOLERANCE)
+    golden.check("plain", flux_tokens(flux_call(model, img, time, *text)), FLUX_TOLERANCE)
 
 
 def _check_write(golden: Golden, model: Any, adapter: Any, ref: Tensor) -> None:
