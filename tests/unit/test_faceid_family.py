@@ -11,6 +11,7 @@ from identities import arcface_identity
 from likeness_pack.adapters.adapter import TokenOptions
 from likeness_pack.adapters.checkpoint import read_header
 from likeness_pack.adapters.errors import AmbiguousCheckpoint, EncoderMismatch, KeyMismatch, UnknownCheckpoint
+from likeness_pack.adapters.families.ip_adapter_faceid.family import FAMILY
 from likeness_pack.adapters.identity import Identity
 from likeness_pack.adapters.registry import load, recognise
 from likeness_pack.tools.standins.adapters import (
@@ -63,7 +64,7 @@ def plus_identity(photos: int = 1, encoder: str = "arcface_buffalo_l", **other: 
 
 def refused(path: Path) -> str:
     with pytest.raises(UnknownCheckpoint) as error:
-        recognise(read_header(path), "adapter")
+        recognise(read_header(path), candidates=[FAMILY])
     return error.value.reasons["ip_adapter_faceid"]
 
 
