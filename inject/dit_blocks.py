@@ -1,4 +1,4 @@
-"""Identity attention between the blocks of a DiT (Flux): after a block, ``image += w * mask * attention(image, identity)``.
+"""Identity attention between the blocks of a DiT (Flux): ``image += w * mask * attention(image, identity)``.
 
 Follows ``flux/model.py`` of ToTheBeginning/PuLID. The host calls a replacement for a whole block; ours calls the block
 (or the replacement found there) and adds to the picture tokens of its result. In double blocks they stand alone, in

@@ -14,6 +14,7 @@ from likeness_pack.adapters.errors import BaseModelMismatch, HostTooOld, PatchIn
 from likeness_pack.adapters.families.pulid_flux.adapter import PulidFluxAdapter
 from likeness_pack.evaluation.operations import count_calls
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
+from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.loaded import LoadedAdapter
 from tiny_pulid import FLUX_WIDTH, flux_shapes, pulid_identity, sample_flux, tiny_flux, write
 from torch import Tensor
@@ -144,8 +145,6 @@ def test_outside_the_mask_nothing_is_added(model: Any, loaded: LoadedAdapter) ->
 
 def _block_outputs(patched: Any) -> dict[str, tuple[Tensor, Tensor]]:
     """Picture tokens before and after the term, of the first patched block of each kind, for fixed tokens."""
-    from likeness_pack.inject.call_state import CallState
-
     generator = torch.Generator().manual_seed(2)
     image, text = (torch.randn(1, n, FLUX_WIDTH, generator=generator) for n in (12, 5))
     state = CallState((1, 16, 8, 6))
