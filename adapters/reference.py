@@ -12,7 +12,11 @@ class ReferenceAdapter(Adapter):
 
     def tokens(self, identity: Identity, options: TokenOptions) -> IdentityTokens:
         """Refuse. Raises EncoderMismatch, which names the nodes to use instead."""
-        raise EncoderMismatch(
+        raise self.refusal(identity)
+
+    def refusal(self, identity: Identity) -> EncoderMismatch:
+        """The error for an identity that was connected to this adapter."""
+        return EncoderMismatch(
             self.report.title,
             expected="a reference picture",
             found=f"an identity of the encoder {identity.encoder}",

@@ -19,6 +19,7 @@ from ..adapters.adapter import (
 from ..adapters.errors import BaseModelMismatch, EncoderMismatch
 from ..adapters.families.pulid_sdxl.projection import Projection
 from ..adapters.identity import Identity
+from ..adapters.reference import ReferenceAdapter
 from ..adapters.text_adapter import TextAdapter
 from . import attention, dit_blocks, gated
 from .forward_guard import ForwardGuard
@@ -78,6 +79,8 @@ def apply_identity(model: Any, loaded: LoadedAdapter, identity: Identity, option
     """
     if isinstance(loaded.adapter, TextAdapter):
         raise _for_the_text(loaded.adapter)
+    if isinstance(loaded.adapter, ReferenceAdapter):
+        raise loaded.adapter.refusal(identity)
     if isinstance(loaded.adapter, BlockAttentionAdapter):
         return _apply_to_blocks(model, loaded, loaded.adapter, identity, options)
     layers = unet_layers(model)

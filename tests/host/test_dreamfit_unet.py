@@ -11,7 +11,7 @@ import torch
 from dreamfit_models import write_dit_file, write_unet_file
 from host_inprocess import conditioning, engine, sample, tiny_model
 from likeness_pack.adapters import registry
-from likeness_pack.adapters.errors import BaseModelMismatch, HostTooOld, PatchIncomplete
+from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch, HostTooOld, PatchIncomplete
 from likeness_pack.evaluation.operations import count_calls
 from likeness_pack.faces.errors import LikenessError
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
@@ -228,6 +228,13 @@ def test_what_does_not_fit_is_refused(
     face = LoadedAdapter(registry.load(write_faceid(tmp_path / "face.bin", "SD15")))
     with pytest.raises(LikenessError, match="a DreamFit adapter, found"):
         _encode(face, model)
+
+
+def test_apply_identity_names_the_nodes_for_it(model: Any, loaded: LoadedAdapter) -> None:
+    from identities import arcface_identity
+
+    with pytest.raises(EncoderMismatch, match="use 'Encode Garment' and 'Apply Garment'"):
+        apply_identity(model, loaded, arcface_identity(), ApplyOptions())
 
 
 def test_a_flux_file_names_the_comfyui_it_needs(model: Any, tmp_path: Path) -> None:
