@@ -92,7 +92,7 @@ class AugmentedAttention(Shared):
         augmented = self._augmented(q, k, v, banks[self.key].to(q), pattern, extra["n_heads"])
         if self.matching.whole and self.previous is None:
             parts = zip(*(x.chunk(len(pattern)) for x in (q, k, v)), strict=True)
-            out = [augmented[i] if i in augmented else self._plain(*x, extra) for i, x in enumerate(parts)]
+            out = [augmented[i] if i in augmented else self._plain(a, b, c, extra) for i, (a, b, c) in enumerate(parts)]
         else:
             plain = self._plain(q, k, v, extra, **kwargs).chunk(len(pattern))
             out = [self._blended(own, augmented.get(i), extra) for i, own in enumerate(plain)]

@@ -13,9 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from ..adapters.adapter import module_device_dtype
+from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.am_adapter.controlnext.arch import ControlNeXt, inject_control
 from .apply import guard_forward
 from .call_state import call_state
+from .layer_map import unet_layers
 from .managed import ManagedNetwork
 from .memo import Memo
 from .patching import clone_model, forward_wrapper
@@ -95,7 +97,12 @@ class ControlInjection(Shared):
 
 
 def apply_controlnext(model: Any, network: ManagedNetwork, picture: Tensor, strength: float) -> Any:
-    """Return a clone of an SD1.5 MODEL that follows the picture (1, 3, H, W) through ControlNeXt."""
+    """Return a clone of an SD1.5 MODEL that follows the picture (1, 3, H, W) through ControlNeXt.
+
+    Raises:
+        BaseModelMismatch: the model's first level has another width than the feature map.
+    """
+    _check_width(network, unet_layers(model)[0].width)
     clone = clone_model(model)
     put_injection(clone, strength)
     sampling = clone.get_model_object("model_sampling")
@@ -103,6 +110,17 @@ def apply_controlnext(model: Any, network: ManagedNetwork, picture: Tensor, stre
     clone.set_model_unet_function_wrapper(ControlPass(source, sampling, forward_wrapper(clone)))
     guard_forward(clone, SLOT, 1, (network,))
     return clone
+
+
+def _check_width(network: ManagedNetwork, width: int) -> None:
+    made = network.network.state_dict()["mid_convs.1.weight"].shape[0]
+    if made != width:
+        raise BaseModelMismatch(
+            "ControlNeXt",
+            expected=f"a model of {made} channels in its first level (SD1.5)",
+            found=f"{width} channels",
+            cure="connect a model loaded from an SD1.5 checkpoint",
+        )
 
 
 def put_injection(clone: Any, strength: float) -> None:
