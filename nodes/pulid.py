@@ -27,7 +27,13 @@ from .common import ADAPTER, ENCODER, FACES, IDENTITY, ON_MISSING_FACE, Schema, 
 
 PREVIEW_CROP = 112
 PERCENT = {"min": 0.0, "max": 1.0, "step": 0.001}
+BEGIN = "When the identity begins to act, as a part of the steps."
 MASK = ("MASK", {"tooltip": "Where in the picture it acts; one mask, or one per picture of the batch."})
+
+
+def _strength(official: float) -> tuple[str, dict[str, Any]]:
+    tooltip = f"Strength of the identity (official: {official})."
+    return "FLOAT", {"default": official, "min": -1.0, "max": 5.0, "step": 0.01, "tooltip": tooltip}
 
 
 class LikenessEncodePulid:
@@ -132,16 +138,7 @@ class LikenessApplyPulid:
                 "model": ("MODEL", {"tooltip": "The SDXL model, with or without other patches."}),
                 "adapter": (ADAPTER, {"tooltip": "A PuLID file for SDXL, from 'Load Face Adapter'."}),
                 "identity": (IDENTITY, {"tooltip": "From 'Encode Identity for PuLID'."}),
-                "strength": (
-                    "FLOAT",
-                    {
-                        "default": 0.8,
-                        "min": -1.0,
-                        "max": 5.0,
-                        "step": 0.01,
-                        "tooltip": "Strength of the identity (official: 0.8).",
-                    },
-                ),
+                "strength": _strength(0.8),
                 "projection": (
                     [projection.value for projection in (Projection.FIDELITY, Projection.STYLE, Projection.NEUTRAL)],
                     {
@@ -160,10 +157,7 @@ class LikenessApplyPulid:
                         "number (v1: fidelity 8, style 16; v1.1: 20; neutral 0).",
                     },
                 ),
-                "start_percent": (
-                    "FLOAT",
-                    {"default": 0.0, **PERCENT, "tooltip": "When the identity begins to act, as a part of the steps."},
-                ),
+                "start_percent": ("FLOAT", {"default": 0.0, **PERCENT, "tooltip": BEGIN}),
                 "end_percent": ("FLOAT", {"default": 1.0, **PERCENT, "tooltip": "When it stops acting."}),
             },
             "optional": {
@@ -230,16 +224,7 @@ class LikenessApplyPulidFlux:
                 "model": ("MODEL", {"tooltip": "The Flux model, with or without other patches."}),
                 "adapter": (ADAPTER, {"tooltip": "A PuLID file for Flux, from 'Load Face Adapter'."}),
                 "identity": (IDENTITY, {"tooltip": "From 'Encode Identity for PuLID'."}),
-                "strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": -1.0,
-                        "max": 5.0,
-                        "step": 0.01,
-                        "tooltip": "Strength of the identity (official: 1.0).",
-                    },
-                ),
+                "strength": _strength(1.0),
                 "start_percent": (
                     "FLOAT",
                     {

@@ -7,16 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from host_inprocess import sample, tiny_model
+from host_inprocess import engine, sample, tiny_model
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.adapter import TokenOptions
-from likeness_pack.adapters.errors import BaseModelMismatch
+from likeness_pack.adapters.encoders.base import FaceEncoder
+from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch, HostTooOld
 from likeness_pack.adapters.families.pulid_sdxl.projection import Projection, identity_term
+from likeness_pack.adapters.family import Licence
 from likeness_pack.evaluation.operations import count_calls
+from likeness_pack.faces.templates import template_points
+from likeness_pack.faces.types import FaceBatch, Faces
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
+from likeness_pack.inject.loaded_networks import LoadedEncoder
+from likeness_pack.nodes.pulid import LikenessApplyPulid, LikenessApplyPulidFlux, LikenessEncodePulid
+from tiny_adapters import write_faceid
 from tiny_pulid import pulid_identity, sdxl_shapes, write
 from unet_calls import call_unet, patched_calls
 
@@ -199,3 +206,64 @@ def test_version_1_1_and_several_photos(tmp_path: Path, model: Any) -> None:
 def test_wrong_base_model(loaded: LoadedAdapter) -> None:
     with pytest.raises(BaseModelMismatch, match="SDXL model with 70.*found 16"):
         apply_identity(tiny_model("SD15"), loaded, pulid_identity(), _options(Projection.FIDELITY))
+
+
+@pytest.mark.parametrize(("projection", "zeros"), [("fidelity", 8), ("style", 16), ("neutral", 0)])
+def test_the_node_takes_the_official_numbers(model: Any, loaded: LoadedAdapter, projection: str, zeros: int) -> None:
+    """-1 stands for the authors' number of zero tokens of the file's version; a number of one's own holds."""
+    node, identity = LikenessApplyPulid(), pulid_identity()
+    (patched,) = node.apply(model, loaded, identity, 0.8, projection, -1, 0.0, 1.0)
+    expected = apply_identity(model, loaded, identity, _options(Projection(projection), zeros, strength=0.8))
+    assert torch.equal(call_unet(patched, "SDXL", (1, 0)), call_unet(expected, "SDXL", (1, 0)))
+    (other,) = node.apply(model, loaded, identity, 0.8, projection, 3, 0.0, 1.0)
+    assert not torch.equal(call_unet(patched, "SDXL", (1, 0)), call_unet(other, "SDXL", (1, 0)))
+
+
+def test_the_node_refuses_other_adapters(tmp_path: Path, model: Any) -> None:
+    other = LoadedAdapter(registry.load(write_faceid(tmp_path / "f.bin", "SDXL")))
+    with pytest.raises(BaseModelMismatch, match="found one of IP-Adapter-FaceID for sdxl"):
+        LikenessApplyPulid().apply(model, other, pulid_identity(), 0.8, "style", -1, 0.0, 1.0)
+
+
+class _Encoder(FaceEncoder):
+    """Gives what is said, and counts."""
+
+    title = "test"
+    uses_masks = True
+
+    def __init__(self, identifier: str, features: dict[str, torch.Tensor]) -> None:
+        self.id, self.features, self.masks = identifier, features, []
+        self.licence = Licence("MIT", "MIT", True)
+
+    def encode_faces(self, images: Any, index: Any, boxes: Any, landmarks5: Any, masks: Any) -> dict[str, torch.Tensor]:
+        self.masks.append(masks)
+        return {name: tensor.expand(len(index), *tensor.shape[1:]) for name, tensor in self.features.items()}
+
+
+def test_encode_node_joins_both_encoders(model: Any, loaded: LoadedAdapter) -> None:
+    """The mask reaches EVA-CLIP alone; what comes out fits the adapter; wrong encoders stop it at once."""
+    source = pulid_identity().features
+    face = _Encoder("arcface_antelopev2", {"embedding": source["embedding"]})
+    eva = _Encoder("eva02_clip_l_336", {n: source[n] for n in ("eva_pooled", "eva_hidden")})
+    images = torch.rand(2, 64, 64, 3)
+    points = template_points("face_restore_512", 512)[None].float() / 8
+    one = Faces(torch.tensor([[8.0, 8.0, 56.0, 56.0]]), points, torch.ones(1))
+    faces = FaceBatch((one, one), (64, 64), "test")
+    node = LikenessEncodePulid()
+    out = node.encode(images, faces, LoadedEncoder(face), LoadedEncoder(eva), "best", "error", torch.ones(1, 64, 64))
+    identity, crops, report = out["result"]
+    assert face.masks == [None]
+    assert eva.masks[0].shape == (2, 64, 64)
+    assert (len(identity), tuple(crops.shape)) == (2, (2, 112, 112, 3))
+    assert "background removed: yes" in report
+    assert loaded.adapter.tokens(identity, TokenOptions()).cond.shape == (1, 15, 2048)
+    with pytest.raises(EncoderMismatch, match="as eva_clip"):
+        node.encode(images, faces, LoadedEncoder(eva), LoadedEncoder(face), "best", "error")
+    assert len(face.masks) == len(eva.masks) == 1
+
+
+def test_the_flux_node_refuses_sdxl_files_or_an_old_host(model: Any, loaded: LoadedAdapter) -> None:
+    """On a host without Flux it says which ComfyUI it needs, whatever is connected."""
+    refusal, told = (BaseModelMismatch, "PuLID for Flux") if engine().has_wrappers else (HostTooOld, r"0\.3\.60")
+    with pytest.raises(refusal, match=told):
+        LikenessApplyPulidFlux().apply(model, loaded, pulid_identity(), 1.0, 0.0, 1.0)

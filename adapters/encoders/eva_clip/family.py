@@ -86,7 +86,7 @@ def face_feature_pictures(images: Tensor, rows: Tensor, landmarks5: Tensor, mask
     planes = torch.cat((images, kept[..., None]), dim=-1)
     crops = crop_faces(planes, rows, landmarks5, TEMPLATE, CROP_SIZE, padding="zeros")
     colours, kept = crops[:, :3], crops[:, 3:] > 0.5
-    grey = sum(colours[:, i : i + 1] * weight for i, weight in enumerate(GREY))
+    grey = (colours * torch.tensor(GREY, device=colours.device)[:, None, None]).sum(1, keepdim=True)
     pictures = torch.where(kept, grey, torch.ones_like(grey))
     pictures = interpolate(pictures, (IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", align_corners=False)
     mean, deviation = (torch.tensor(values, device=pictures.device)[:, None, None] for values in (MEAN, DEVIATION))
