@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from common_adapters import photomaker_lora, save, tiny_photomaker
-from host_encoders import ToyClip
+from host_encoders import ThinClip, ToyClip
 from host_inprocess import conditioning, fill_seeded, sample, tiny_model
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch
@@ -145,6 +145,26 @@ def test_the_lora_acts_once(loaded: LoadedAdapter, identity: Identity, model: An
     assert {tuple(entry[0] for entry in entries) for entries in twice.patches.values()} == {(1.0,)}
     assert {tuple(entry[0] for entry in entries) for entries in once.patches.values()} == {(0.5,)}
     assert not prompt(loaded, identity, model, lora_strength=0.0)[0].patches
+
+
+def test_the_hosts_own_text_encoders_take_the_tokens(loaded: LoadedAdapter, identity: Identity, model: Any) -> None:
+    """Rows before the class word do not change (the encoders are causal), the class rows carry the identity, and a
+    prompt that fills its places still has its pooled vector from an end token.
+    """
+    clip = ThinClip()
+    late = prompt(loaded, identity, model, clip, text="a woman img on a beach", merge_percent=0.0)[1][0]
+    plain, _ = clip.encode_from_tokens(clip.tokenize("a woman on a beach"), return_pooled=True)
+    count = 2 * loaded.adapter.tokens_per_photo
+    assert late[0].shape == (1, 77, 2048) and late[1]["pooled_output"].shape == (1, 1280)
+    torch.testing.assert_close(late[0][:, :2], plain[:, :2], atol=1e-4, rtol=1e-4)
+    unfused, _ = clip.encode_from_tokens(clip.asked[0], return_pooled=True)
+    changed = (late[0] - unfused).abs().amax(dim=-1)[0] > 1e-3
+    assert changed.nonzero().flatten().tolist() == list(range(2, 2 + count))
+    full = prompt(loaded, identity, model, clip, text="a woman img" + " sea" * 72, merge_percent=0.0)[1][0]
+    tokens = clip.asked[-1]
+    assert full[0].shape == (1, 77, 2048) and ids(tokens, "g")[-1] == ids(clip.tokenize(""), "g")[1]
+    endless = {name: [[*chunk[:-1], chunk[-2]] for chunk in chunks] for name, chunks in tokens.items()}
+    assert (full[1]["pooled_output"] - clip.encode_from_tokens(endless, return_pooled=True)[1]).abs().max() > 1e-2
 
 
 def test_wrong_wires_are_one_sentence(tmp_path: Path, loaded: LoadedAdapter, identity: Identity, model: Any) -> None:

@@ -77,3 +77,47 @@ class ToyClip:
 
 def _row(token: int) -> torch.Tensor:
     return torch.randn(2048, generator=torch.Generator().manual_seed(int(token)))
+
+
+class ThinClip(ToyClip):
+    """SDXL's tokenizer and the host's own two text encoders, three thin layers each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        base = importlib.import_module("comfy.sd1_clip").SDClipModel
+        signs = {"start": 49406, "end": 49407}
+        with torch.no_grad():  # one host writes into its own parameters while it is built
+            self.encoders = {
+                name: base(
+                    layer="hidden",
+                    layer_idx=-2,
+                    textmodel_json_config=_text_config(width),
+                    dtype=torch.float32,
+                    special_tokens={**signs, "pad": pad},
+                    layer_norm_hidden_state=False,
+                ).eval()
+                for name, width, pad in (("l", 768, 49407), ("g", 1280, 0))
+            }
+        for encoder in self.encoders.values():
+            fill_seeded(encoder, seed=2)
+
+    def encode_from_tokens(self, tokens: Any, return_pooled: bool = False, **options: Any) -> Any:
+        """(1, 77 * chunks, 2048) and the pooled vector (1, 1280) of the second encoder."""
+        self.asked.append(tokens)
+        with torch.no_grad():
+            parts = {name: encoder.encode_token_weights(tokens[name]) for name, encoder in self.encoders.items()}
+        text = torch.cat((parts["l"][0], parts["g"][0]), dim=-1)
+        return (text, parts["g"][1]) if return_pooled else text
+
+
+def _text_config(width: int) -> dict[str, Any]:
+    return {
+        "hidden_act": "gelu",
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "max_position_embeddings": 77,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "vocab_size": 49408,
+        "eos_token_id": 49407,
+    }
