@@ -47,6 +47,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.pulid_flux"),
     ("adapter", "families.am_adapter"),
     ("adapter", "families.am_adapter.controlnext"),
+    ("adapter", "families.lafr"),
     ("encoder", "encoders.eva_clip"),
     ("encoder", "encoders.transface"),
     ("encoder", "encoders.e4e"),
