@@ -204,3 +204,18 @@ def test_what_does_not_fit_is_refused(
         encode_reference(loaded, None, LATENT, CONDITION)
     with pytest.raises(BaseModelMismatch, match="one plain prompt of width 48"):
         encode_reference(loaded, model, LATENT, [[torch.zeros(1, 4, 40), {}]])
+
+
+def test_it_stands_beside_a_face(model: Any, reference: DiTReference) -> None:
+    """An identity block that was applied before or after calls the reference block, or is called by it."""
+    from likeness_pack.inject.dit_blocks import IdentityBlock
+    from likeness_pack.inject.patching import block_slot, clone_model, set_block_slot
+
+    alone = _call(apply_reference(model, reference, ReferenceOptions()))
+    before = clone_model(model)
+    after = apply_reference(model, reference, ReferenceOptions())
+    for key in BLOCKS:
+        set_block_slot(before, key, IdentityBlock(key, (), None))
+        set_block_slot(after, key, IdentityBlock(key, (), block_slot(after, key)))
+    assert torch.equal(_call(apply_reference(before, reference, ReferenceOptions())), alone)
+    assert torch.equal(_call(after), alone)
