@@ -6,6 +6,8 @@ from . import (
     adapter,
     am_adapter,
     attributes,
+    colour,
+    crops,
     detect,
     dreamfit,
     encoder,
@@ -15,6 +17,8 @@ from . import (
     instantid,
     photomaker,
     pulid,
+    quality,
+    restore,
     select,
     similarity,
     w_plus,
@@ -36,6 +40,10 @@ _MODULES = (
     dreamfit,
     am_adapter,
     pulid,
+    crops,
+    quality,
+    colour,
+    restore,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}
