@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -108,7 +108,9 @@ def encode_reference(
     adapter = loaded.adapter
     if isinstance(adapter, DreamFitDiT):
         dit.require_dit_host()
-        return _encode_dit(adapter, model, latent, positive, lora_strength)
+        reference = _encode_dit(adapter, model, latent, positive, lora_strength)
+        unused = "" if negative is None else "\nnegative: not used, Flux files have no place for it"
+        return replace(reference, report=reference.report + unused)
     if isinstance(adapter, DreamFitUNet):
         return _encode_unet(loaded, adapter, model, latent, [positive, negative], lora_strength)
     raise LikenessError(

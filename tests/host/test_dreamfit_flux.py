@@ -98,6 +98,12 @@ def test_guidance_of_the_authors_unless_the_conditioning_sets_one(model: Any, lo
     assert not torch.equal(first([[text, {**values, "guidance": 2.0}]]), first(CONDITION))
 
 
+def test_a_negative_prompt_is_not_dropped_silently(model: Any, loaded: LoadedAdapter, reference: DiTReference) -> None:
+    found = encode_reference(loaded, model, LATENT, CONDITION, CONDITION)
+    assert found.key == reference.key
+    assert "negative: not used" in found.report and "negative" not in reference.report
+
+
 def test_every_block_is_counted(model: Any, reference: DiTReference) -> None:
     patched = apply_reference(model, reference, ReferenceOptions())
     state = CallState()
