@@ -63,8 +63,8 @@ class FaceEncoder(ABC):
             masks: (B, H, W) head masks, 0..1, or None.
 
         Returns:
-            float32 CPU tensors by feature name, the first dimension being N; ``embedding`` (N, D) is always there
-            and is not normalised.
+            float32 CPU tensors by feature name, the first dimension being N; encoders of persons give ``embedding``
+            (N, D), not normalised.
         """
 
 
@@ -159,7 +159,15 @@ def with_embeddings(
     if not any(face_batch.counts):
         return replace(face_batch, embedding_encoder=encoder.id)
     chosen = _choose(face_batch, "all")
-    rows = _encode_in_chunks(encoder, images, chosen, None, on_progress)[EMBEDDING].split(list(face_batch.counts))
+    features = _encode_in_chunks(encoder, images, chosen, None, on_progress)
+    if EMBEDDING not in features:
+        raise FaceChoice(
+            "selection by person",
+            expected="an encoder of persons, which gives an embedding",
+            found=f"{encoder.title}, which gives {', '.join(features)}",
+            cure="load an ArcFace or dlib encoder for the selection",
+        )
+    rows = features[EMBEDDING].split(list(face_batch.counts))
     found = (
         replace(faces, embeddings=part) if len(faces) else faces
         for faces, part in zip(face_batch.images, rows, strict=True)

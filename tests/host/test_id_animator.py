@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from host_inprocess import sample, tiny_model
@@ -16,7 +17,10 @@ from likeness_pack.adapters.adapter import TokenOptions
 from likeness_pack.adapters.errors import BaseModelMismatch
 from likeness_pack.adapters.families.id_animator.motion import MotionNetwork, read_motion
 from likeness_pack.evaluation.operations import count_calls
+from likeness_pack.faces.align import crop_faces
 from likeness_pack.faces.errors import LikenessError
+from likeness_pack.faces.types import FaceBatch, Faces
+from likeness_pack.inject.aligned_pictures import encode_aligned
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.frame_strength import frame_strengths
@@ -25,6 +29,7 @@ from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.managed import ManagedNetwork
 from likeness_pack.inject.motion import apply_motion
 from likeness_pack.nodes.id_animator import LikenessFrameStrength
+from PIL import Image
 from tiny_portraits import aligned_identity, write_animator, write_motion
 from torch import Tensor
 from unet_calls import call_unet, load_model, patched_calls
@@ -182,6 +187,40 @@ def test_a_step_costs_little_more(model: Any, loaded: LoadedAdapter, people: int
     assert counted.compute <= limit * base.compute, f"{counted.compute} against {base.compute}"
     assert counted.synchronisations == base.synchronisations
     assert counted.copies == base.copies
+
+
+class ClipVision:
+    """Gives each picture's own pixels back as patches, so that a test sees what the image encoder saw."""
+
+    image_size = 224
+    load_device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.patcher = ManagedNetwork(torch.nn.Linear(1, 1)).patcher
+
+    def encode_image(self, images: Tensor, **options: Any) -> dict[str, Tensor]:
+        return {"penultimate_hidden_states": images.flatten(1, 2), "image_embeds": images.flatten(1)[:, :8]}
+
+    def model(self, pixel_values: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        return pixel_values, pixel_values.movedim(1, -1).flatten(1, 2)
+
+
+def test_clip_sees_the_official_soft_crop() -> None:
+    """112 pixels aligned, made 224 by Pillow's bicubic filter; a photo without a face keeps its place as zeros; the
+    unconditional picture is zero after normalisation.
+    """
+    photos = torch.rand(2, 300, 280, 3)
+    points = torch.tensor([[[90.0, 120], [170, 118], [130, 160], [98, 200], [165, 198]]])
+    face = Faces(torch.tensor([[60.0, 60, 200, 240]]), points, torch.ones(1))
+    batch = FaceBatch((face, Faces.none()), (300, 280), "user")
+    identity = encode_aligned(ClipVision(), photos, batch, on_missing_face="keep")
+    crop = crop_faces(photos, torch.tensor([0]), points, "arcface", 112)[0]
+    small = Image.fromarray((crop * 255).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).numpy())
+    wanted = np.asarray(small.resize((224, 224), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    tokens = identity.features["image_tokens"]
+    assert tokens.shape == (2, 224 * 224, 3)
+    assert np.array_equal(tokens[0].view(224, 224, 3).numpy(), wanted)
+    assert tokens[1].abs().max() == identity.features["image_tokens_zero"].abs().max() == 0
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from likeness_pack.adapters.checkpoint import read_header
-from likeness_pack.adapters.encoders.base import encode_photos
+from likeness_pack.adapters.encoders.base import encode_photos, with_embeddings
 from likeness_pack.adapters.encoders.e4e import family
 from likeness_pack.adapters.encoders.e4e.align import align_face, e4e_input, ffhq_quad, quad_width
 from likeness_pack.adapters.encoders.e4e.arch import Encoder4Editing
@@ -18,7 +18,7 @@ from likeness_pack.adapters.encoders.e4e.family import LICENCE, E4EEncoder
 from likeness_pack.adapters.encoders.e4e.stylegan2 import Generator, Kernel, ModulatedConv
 from likeness_pack.adapters.errors import KeyMismatch, UnknownCheckpoint
 from likeness_pack.adapters.registry import load, recognise
-from likeness_pack.faces.errors import BadLandmarks
+from likeness_pack.faces.errors import BadLandmarks, FaceChoice
 from likeness_pack.faces.resample import resize_pixels
 from likeness_pack.faces.types import FaceBatch, Faces
 from likeness_pack.tools.standins.fill import filled_all
@@ -183,6 +183,14 @@ def test_without_a_mask_the_picture_stays() -> None:
     nothing = torch.zeros(64, 64, dtype=torch.uint8)
     torch.testing.assert_close(e4e_input(pixels, None), e4e_input(pixels, nothing))
     assert (e4e_input(pixels, nothing + 255) == 1).all()
+
+
+@pytest.mark.usefixtures("quick")
+def test_persons_are_not_selected_by_e4e() -> None:
+    encoder, _ = stub_encoder()
+    faces = Faces(torch.tensor([[200.0, 200, 400, 450]]), FACE[None], torch.ones(1))
+    with pytest.raises(FaceChoice, match="e4e .*w_plus"):
+        with_embeddings(FaceBatch((faces,), (640, 560), "user"), torch.rand(1, 640, 560, 3), encoder)
 
 
 def test_a_small_head_is_refused_with_its_width() -> None:
