@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..adapters.families.am_adapter.arch import FoldedLayer, Matcher
-from ..adapters.families.am_adapter.attention import GRID, MatchBias, Mode, attend, hard_bias, soft_bias
+from ..adapters.families.am_adapter.attention import GRID, MatchBias, Mode, agreement_at, attend, hard_bias, soft_bias
 from ..faces.errors import LikenessError
 from . import host
 from .call_state import call_state
@@ -47,7 +47,8 @@ class Matching(Shared):
     strength: float = 1.0
     mask: LatentMask | None = None
     grid: int = GRID
-    _placed: Memo[tuple[tuple[FoldedLayer, ...], Tensor]] = field(default_factory=lambda: Memo(limit=2), repr=False)
+    _layers: Memo[tuple[FoldedLayer, ...]] = field(default_factory=lambda: Memo(limit=2), repr=False)
+    _same: Memo[Tensor] = field(default_factory=lambda: Memo(limit=8), repr=False)
 
     @property
     def whole(self) -> bool:
@@ -55,14 +56,26 @@ class Matching(Shared):
         return self.strength == 1.0 and self.mask is None
 
     def bias(self, q: Tensor, bank_k: Tensor, heads: int) -> MatchBias:
-        """The correction for all rows (B, L, C) of one picture."""
-        layers, same = self._placed.get(q.device, lambda: self._on(q.device))
+        """The correction for all rows (B, L, C) of one picture.
+
+        Raises:
+            LikenessError: the mode ``soft`` without a matcher.
+        """
+        tokens, device = min(q.shape[1], self.grid * self.grid), q.device
+        same = self._same.get((tokens, device), lambda: agreement_at(self.same.to(device), tokens))
         if self.mode == "hard":
             return hard_bias(same, q.shape[1], self.grid)
-        return soft_bias(q, bank_k, heads, layers, same, self.grid)
+        return soft_bias(q, bank_k, heads, self._layers.get(device, lambda: self._folded(device)), same, self.grid)
 
-    def _on(self, device: torch.device) -> tuple[tuple[FoldedLayer, ...], Tensor]:
-        return () if self.matcher is None else self.matcher.folded(device), self.same.to(device)
+    def _folded(self, device: torch.device) -> tuple[FoldedLayer, ...]:
+        if self.matcher is None:
+            raise LikenessError(
+                "AM-Adapter",
+                expected="a matcher for the mode soft",
+                found="none",
+                cure="connect one, or set mode to hard",
+            )
+        return self.matcher.folded(device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,25 @@ import torch
 from host_inprocess import conditioning, engine, sample, tiny_model
 from identities import arcface_identity
 from likeness_pack.adapters import registry
-from likeness_pack.adapters.errors import BaseModelMismatch, MissingModelFile, PatchIncomplete
+from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch, MissingModelFile, PatchIncomplete
 from likeness_pack.adapters.families.am_adapter.arch import Matcher
 from likeness_pack.adapters.families.am_adapter.controlnext.arch import ControlNeXt
 from likeness_pack.adapters.families.am_adapter.ddim import ddim_step, times
+from likeness_pack.adapters.families.am_adapter.maps import agreement
 from likeness_pack.evaluation.operations import count_calls
 from likeness_pack.faces.errors import LikenessError
-from likeness_pack.inject.am_adapter import MatchOptions, apply_am_adapter
+from likeness_pack.inject.am_adapter import MatchOptions, apply_am_adapter, put_matching
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
+from likeness_pack.inject.augmented_attention import Matching
 from likeness_pack.inject.call_state import STATE_KEY, CallState
 from likeness_pack.inject.exemplar import Control, exemplar_trajectory, official_schedule, read_trajectory
 from likeness_pack.inject.exemplar_pass import BANKS_KEY, ExemplarPass, Trajectory
+from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.managed import ManagedNetwork
+from likeness_pack.inject.patching import clone_model
 from likeness_pack.nodes.am_adapter import (
+    NODES,
     LikenessAMAdapterApply,
     LikenessAMAdapterInvert,
     LikenessAMAdapterSampler,
@@ -396,7 +402,35 @@ def test_retrieval_by_maps_and_by_pictures() -> None:
         retrieve(target, pictures, torch.cat((exemplar, target)), picture=wanted)
 
 
-def test_files_under_the_wrong_node_are_refused(model: Any, loaded: LoadedAdapter, tmp_path: Path) -> None:
-    """The matcher on 'Apply Identity': one sentence that names the right node or says what does not fit."""
-    with pytest.raises(LikenessError):
+def test_the_matcher_on_apply_identity_is_refused_by_name(model: Any, loaded: LoadedAdapter) -> None:
+    with pytest.raises(EncoderMismatch, match="Apply AM-Adapter"):
         apply_identity(model, loaded, arcface_identity(), ApplyOptions())
+
+
+def test_resized_logits_on_a_model(model: Any, other: Any, loaded: LoadedAdapter) -> None:
+    """On a grid of 4 the finest level of this model is resized as 64 x 64 is officially; all rows stay finite."""
+    clone = clone_model(patched(model, other, loaded))
+    same = agreement(*maps(), side=4)[None]
+    put_matching(clone, unet_layers(model), Matching(loaded.adapter.network, same, grid=4))
+    got, usual = step(clone, (1, 0)), step(patched(model, other, loaded), (1, 0))
+    assert torch.isfinite(got).all()
+    torch.testing.assert_close(got[0], usual[0], atol=1e-5, rtol=1e-5)
+    assert (got[1] - usual[1]).abs().max() > 1e-4
+
+
+def test_the_shipped_workflow_names_inputs_and_outputs_that_exist() -> None:
+    """Every input of our nodes in the API workflow is one of the node's, and every required one is given."""
+    path = Path(__file__).parents[2] / "workflows" / "api" / "am_adapter_exemplar.json"
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    own = {node.__name__: node for node in NODES}
+    kinds = [entry["class_type"] for entry in graph.values()]
+    assert set(own) <= set(kinds)
+    for entry in graph.values():
+        if entry["class_type"] not in own:
+            continue
+        schema = own[entry["class_type"]].INPUT_TYPES()
+        given = set(entry["inputs"])
+        assert set(schema["required"]) <= given <= set(schema["required"]) | set(schema.get("optional", {}))
+        for source in entry["inputs"].values():
+            made_by = own.get(graph[source[0]]["class_type"]) if isinstance(source, list) else None
+            assert made_by is None or source[1] < len(made_by.RETURN_TYPES)

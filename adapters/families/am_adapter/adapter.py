@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ...adapter import Adapter, IdentityTokens, TokenOptions
 from ...errors import EncoderMismatch
 from ...identity import Identity
+from ...reference import ReferenceAdapter
 from ...report import DetectionReport
 from .arch import Matcher
 
 HEADS = 8
 
 
-class ExemplarPart(Adapter):
+class ExemplarPart(ReferenceAdapter):
     """A file that serves an exemplar picture and takes no identity.
 
     Args:
@@ -25,13 +25,13 @@ class ExemplarPart(Adapter):
     def __init__(self, report: DetectionReport, digest: str) -> None:
         self.report, self.digest = report, digest
 
-    def tokens(self, identity: Identity, options: TokenOptions) -> IdentityTokens:
-        """Refuse. Raises EncoderMismatch, which names the node to use instead."""
-        raise EncoderMismatch(
+    def refusal(self, identity: Identity) -> EncoderMismatch:
+        """The error for an identity that was connected to this adapter."""
+        return EncoderMismatch(
             self.report.title,
             expected="an exemplar picture with its segmentation map",
             found=f"an identity of the encoder {identity.encoder}",
-            cure="use 'Apply AM-Adapter'",
+            cure="use 'Invert Exemplar' and 'Apply AM-Adapter'",
         )
 
 
