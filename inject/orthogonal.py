@@ -62,7 +62,9 @@ class OrthogonalTerm(Term):
 
     def __post_init__(self) -> None:
         memo: Memo[_Constants] = Memo(limit=2 * len(self.keys_values))
+        shared: Memo[Tensor] = Memo(limit=8)
         object.__setattr__(self, "_memo", memo)
+        object.__setattr__(self, "_shared", shared)
 
     def add(self, out: Tensor, text: Tensor, q: Tensor, layer: int, extra: Mapping[str, Any]) -> Tensor:
         """Return ``out`` (B, N, C) with this identity's part added.
@@ -124,9 +126,19 @@ class OrthogonalTerm(Term):
         values = v if self.strength == 1.0 else v * self.strength
         if self.projection is not Projection.FIDELITY:
             return _Constants(k, values, None, None, floor, one)
-        others = like.new_full((1, k.shape[1], 1), -1.0 / heads)
-        others[:, :FACE_TOKENS] = 0.0
-        return _Constants(k, values, k * (k.shape[-1] // heads) ** 0.5, others.expand_as(k), floor, one)
+        others = self._others(k.shape[1], k.shape[2], heads, like).expand_as(k)
+        return _Constants(k, values, k * (k.shape[-1] // heads) ** 0.5, others, floor, one)
+
+    def _others(self, tokens: int, width: int, heads: int, like: Tensor) -> Tensor:
+        """(1, T, C), one for all layers of a width; written out, since attention kernels want dense channels."""
+
+        def made() -> Tensor:
+            others = like.new_full((1, tokens, width), -1.0 / heads)
+            others[:, :FACE_TOKENS] = 0.0
+            return others
+
+        memo: Memo[Tensor] = self._shared  # type: ignore[attr-defined]
+        return memo.get((tokens, width, heads, like.dtype, like.device), made)
 
 
 def _share_along(text: Tensor, term: Tensor, floor: Tensor) -> Tensor:

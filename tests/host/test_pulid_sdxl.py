@@ -195,6 +195,25 @@ def test_cost_of_a_step(model: Any, loaded: LoadedAdapter, projection: Projectio
     assert patched.copies == base.copies
 
 
+@pytest.mark.parametrize(
+    ("projection", "operations"), [(Projection.NEUTRAL, 2), (Projection.STYLE, 7), (Projection.FIDELITY, 8)]
+)
+def test_kernels_of_a_layer(model: Any, loaded: LoadedAdapter, projection: Projection, operations: int) -> None:
+    """Counted with every composed operation taken apart, so that an attention off its fast path would show."""
+    layer, generator = unet_layers(model)[0], torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, length, layer.width, generator=generator) for length in (16, 7, 7))
+    extra = {"n_heads": layer.heads, "cond_or_uncond": [1, 0]}
+
+    def calls(strength: float) -> int:
+        options = _options(projection, strength=strength)
+        slot = _slot(apply_identity(model, loaded, pulid_identity(), options), 0)
+        with torch.no_grad():
+            slot(q, k, v, extra)
+            return count_calls(lambda: slot(q, k, v, extra)).compute
+
+    assert calls(0.8) - calls(0.0) == operations
+
+
 def test_version_1_1_and_several_photos(tmp_path: Path, model: Any) -> None:
     loaded = LoadedAdapter(registry.load(write(tmp_path / "p.safetensors", sdxl_shapes("v1.1"), torch.float16)))
     patched = apply_identity(model, loaded, pulid_identity(0, photos=3), _options(Projection.FIDELITY, zeros=20))
