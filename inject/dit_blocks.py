@@ -118,30 +118,31 @@ def insertions(model: Any, adapter: BlockAttentionAdapter) -> Sequence[Place]:
         HostTooOld: this ComfyUI has no Flux.
         BaseModelMismatch: the model is no Flux, or one of another depth or width.
     """
-    require_flux(adapter.report.title)
+    flux = require_flux(adapter.report.title)
     dit = model.model.diffusion_model
-    double, single = (getattr(dit, name, None) for name in ("double_blocks", "single_blocks"))
     expected = f"a Flux model of width {adapter.width} with {adapter.report.layers} places for the identity"
     cure = "connect FLUX.1-dev, or a model of the same size, or load the adapter made for this one"
-    if double is None or single is None:
+    # HunyuanVideo has blocks of the same names and width, and as many places.
+    if not isinstance(dit, flux.Flux):
         found = f"the model {type(model.model).__name__} ({type(dit).__name__})"
         raise BaseModelMismatch(adapter.report.title, expected=expected, found=found, cure=cure)
-    places = adapter.insertions(len(double), len(single))
-    width = int(getattr(dit, "hidden_size", 0))
+    double, single = len(dit.double_blocks), len(dit.single_blocks)
+    places = adapter.insertions(double, single)
+    width = int(dit.hidden_size)
     if len(places) != adapter.report.layers or width != adapter.width:
-        found = f"width {width} with {len(double)} double and {len(single)} single blocks, that is {len(places)} places"
+        found = f"width {width} with {double} double and {single} single blocks, that is {len(places)} places"
         raise BaseModelMismatch(adapter.report.title, expected=expected, found=found, cure=cure)
     return places
 
 
-def require_flux(what: str) -> None:
-    """Refuse on a host without Flux.
+def require_flux(what: str) -> Any:
+    """The host's module of Flux.
 
     Raises:
         HostTooOld: naming the version that has it.
     """
     try:
-        importlib.import_module("comfy.ldm.flux.model")
+        return importlib.import_module("comfy.ldm.flux.model")
     except ImportError as error:
         raise _too_old(what, "one without Flux") from error
 

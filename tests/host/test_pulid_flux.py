@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -219,6 +220,19 @@ def test_a_flux_of_another_depth_or_width(tmp_path: Path, model: Any, loaded: Lo
         apply_identity(model, wide, pulid_identity(), ApplyOptions())
     small = LoadedAdapter(registry.load(write(tmp_path / "small.safetensors", flux_shapes(modules=2))))
     assert torch.isfinite(sample_flux(apply_identity(tiny_flux(2, 4), small, pulid_identity(), ApplyOptions()))).all()
+
+
+def test_another_transformer_with_such_blocks(model: Any, loaded: LoadedAdapter) -> None:
+    """HunyuanVideo has double and single blocks too; its weights know nothing of this adapter."""
+
+    class Other(torch.nn.Module):
+        hidden_size = FLUX_WIDTH
+        double_blocks = [None] * 20
+        single_blocks = [None] * 40
+
+    stranger = SimpleNamespace(model=SimpleNamespace(diffusion_model=Other()))
+    with pytest.raises(BaseModelMismatch, match="Other"):
+        apply_identity(stranger, loaded, pulid_identity(), ApplyOptions())
 
 
 def test_a_block_without_options_names_the_version(model: Any, loaded: LoadedAdapter) -> None:
