@@ -62,12 +62,12 @@ def tiny_restorer(folder: Path, channels: int = 32, seed: int = 0, **changes: Te
 
     generator = torch.Generator().manual_seed(seed)
     levels = [channels, 2 * channels, 4 * channels, 4 * channels]
-    shapes = unet_additions(levels, rank=4, labels=32, hidden=16)
+    shapes = unet_additions(levels, rank=4, labels=64, hidden=16)
     tensors = {PREFIX + name: _seeded(torch.empty(shape), name, generator) for name, shape in shapes.items()}
     for name in tensors:
         if name.endswith("_lora.up.weight"):
             tensors[name] *= 0.1
-    tensors |= small_others(labels=32, seed=seed) | changes
+    tensors |= small_others(labels=64, seed=seed) | changes
     return LoadedAdapter(registry.load(write_restorer(folder / "any name.safetensors", tensors), kind="adapter"))
 
 

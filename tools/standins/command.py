@@ -15,12 +15,13 @@ from torch import Tensor
 from .adapters import SD15_LEVELS, SDXL_LEVELS, faceid, faceid_portrait, fact, transface_s
 from .base_models import sd15
 from .fill import Shapes, filled_all
+from .restorerid import musiq, restorerid_full, restorerid_slim
 
 # Read by the loader where tensors cannot tell the variants of a family apart.
 VARIANT = "likeness.variant"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 Levels = Sequence[int]
-Container = Literal["flat", "nested", "safetensors"]
+Container = Literal["flat", "nested", "lightning", "safetensors"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Kind:
         shapes: names and shapes for the given width of each UNet level.
         levels: widths of the published files; () where the kind has none.
         suffix: file name suffix of the published file.
-        container: flat pickle, nested pickle (``image_proj`` and ``ip_adapter``), or safetensors.
+        container: flat pickle, nested pickle (``image_proj`` and ``ip_adapter``), pickle of PyTorch Lightning, or
+            safetensors.
         dtype: name of the default dtype.
         variant: variant that no tensor tells, written into the metadata.
     """
@@ -58,6 +60,9 @@ KINDS: dict[str, Kind] = {
     "faceid-portrait-sd15": Kind(faceid_portrait, SD15_LEVELS, ".bin", "nested"),
     "faceid-sdxl": Kind(_faceid("sdxl"), SDXL_LEVELS, ".bin", "nested"),
     "faceid-plusv2-sdxl": Kind(_faceid("sdxl", plus=True), SDXL_LEVELS, ".bin", "nested", variant="plus_v2"),
+    "restorerid-full": Kind(restorerid_full, SD15_LEVELS, ".ckpt", "lightning"),
+    "restorerid-slim": Kind(restorerid_slim, SD15_LEVELS, ".safetensors", "safetensors"),
+    "musiq": Kind(lambda _: musiq(), (), ".pth", "flat", "fp32"),
     "sd15-thin": Kind(sd15, (320, 320, 320, 320), ".safetensors", "safetensors"),
     "sd15-full": Kind(sd15, SD15_LEVELS, ".safetensors", "safetensors"),
 }
@@ -99,6 +104,8 @@ def _save(tensors: dict[str, Tensor], path: Path, kind: Kind) -> None:
         save_file(tensors, path, metadata=metadata)
         return
     content: dict[str, object] = dict(tensors)
+    if kind.container == "lightning":
+        content = {"epoch": 0, "global_step": 0, "state_dict": dict(tensors)}
     if kind.container == "nested":
         content = {}
         for name, tensor in tensors.items():
