@@ -7,7 +7,9 @@ from . import (
     am_adapter,
     attributes,
     colour,
+    compare,
     crops,
+    degrade,
     detect,
     dreamfit,
     encoder,
@@ -15,6 +17,7 @@ from . import (
     id_animator,
     identity,
     instantid,
+    lafr,
     photomaker,
     pulid,
     quality,
@@ -44,6 +47,9 @@ _MODULES = (
     quality,
     colour,
     restore,
+    degrade,
+    compare,
+    lafr,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

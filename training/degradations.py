@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .degradation_camera import draw_camera
+from .degradation_camera import CameraNoise, draw_camera
 from .degradation_kernels import draw_blur, draw_sinc, filtered, gaussian_kernel
-from .seeds import generator_for, pick, uniform
+from .seeds import generator_for, pick, seed_for, uniform
 
 Mode = Literal["area", "bilinear", "bicubic"]
 
@@ -155,6 +155,13 @@ def draw_plan(height: int, width: int, seed: int, strengths: Strengths | None = 
     # The unsharp mask belongs to the blur: without blur nothing should change edges.
     sharpen = [Sharpen()] if strengths.blur > 0 else []
     return (*sharpen, *first, *rest, *last)
+
+
+def plan_for_frame(plan: Sequence[Stage], frame: int) -> tuple[Stage, ...]:
+    """The same steps for another frame of a clip: only the noise itself is new."""
+    return tuple(
+        replace(stage, seed=seed_for(stage.seed, frame)) if isinstance(stage, CameraNoise) else stage for stage in plan
+    )
 
 
 def apply_plan(images: Tensor, plan: Sequence[Stage]) -> Tensor:

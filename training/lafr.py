@@ -85,15 +85,19 @@ class AlignTask:
         pictures: clean ones.
         encode: the base model's VAE, see `pairs.Encode`.
         options: what to train.
+        device: where to train; on CUDA two runs may differ in the last bits, as its kernels do.
     """
 
     network: LatentAlignAdapter
 
-    def __init__(self, pictures: Pictures, encode: Encode, options: LafrOptions) -> None:
+    def __init__(
+        self, pictures: Pictures, encode: Encode, options: LafrOptions, device: torch.device | None = None
+    ) -> None:
         self.pictures = pictures
         self.encode = encode
         self.lafr = options
-        self.network = fresh_adapter(options)
+        self.device = device or torch.device("cpu")
+        self.network = fresh_adapter(options).to(self.device)
         self.options: Mapping[str, Any] = {"task": "lafr_align", "pictures": len(pictures), **asdict(options)}
         self._idle = torch.zeros(options.codes, dtype=torch.int64)
         self._last: tuple[Tensor, Tensor] | None = None
@@ -111,7 +115,7 @@ class AlignTask:
         if step == options.warmup:
             self._start_codes()
         pairs = draw_pairs(self.pictures, options.seed, step, options.batch, options.strengths, options.mirror)
-        clean, bad = encoded(self.encode, pairs.clean), encoded(self.encode, pairs.bad)
+        clean, bad = (encoded(self.encode, images, self.device) for images in (pairs.clean, pairs.bad))
         features = network.features(torch.cat([bad, clean]))
         codes = features
         found: dict[str, Tensor] = {}
@@ -137,14 +141,15 @@ class AlignTask:
         if self._last is None:
             return
         features, numbers = self._last
-        used = torch.bincount(numbers.flatten(), minlength=self.lafr.codes) > 0
+        used = torch.bincount(numbers.flatten(), minlength=self.lafr.codes).cpu() > 0
         self._idle = torch.where(used, 0, self._idle + 1)
         dead = (self._idle >= self.lafr.dead_after).nonzero()[:, 0]
         if len(dead):
             rows = features.movedim(1, -1).flatten(0, -2)
             generator = generator_for(self.lafr.seed, "dead codes", step)
+            chosen = torch.randint(len(rows), (len(dead),), generator=generator).to(rows.device)
             with torch.no_grad():
-                self.network.codebook.weight[dead] = rows[torch.randint(len(rows), (len(dead),), generator=generator)]
+                self.network.codebook.weight[dead.to(rows.device)] = rows[chosen]
             self._idle[dead] = 0
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -159,8 +164,8 @@ class AlignTask:
     def _start_codes(self) -> None:
         generator = generator_for(self.lafr.seed, "codes")
         numbers = torch.randperm(len(self.pictures), generator=generator)[:_START_PICTURES].tolist()
-        features = [self.network.features(encoded(self.encode, stacked(self.pictures, [one]))) for one in numbers]
-        rows = torch.cat(features).movedim(1, -1).flatten(0, -2)
+        clean = [encoded(self.encode, stacked(self.pictures, [one]), self.device) for one in numbers]
+        rows = torch.cat([self.network.features(one).movedim(1, -1).flatten(0, -2).cpu() for one in clean])
         rows = rows[torch.randperm(len(rows), generator=generator)[: _START_ROWS * self.lafr.codes]]
         self.network.codebook.weight.copy_(k_means(rows, self.lafr.codes, generator))
 
@@ -201,18 +206,24 @@ def fresh_adapter(options: LafrOptions) -> LatentAlignAdapter:
 
 @torch.no_grad()
 def held_out(
-    network: LatentAlignAdapter, pictures: Pictures, encode: Encode, options: LafrOptions, rounds: int = 1
+    network: LatentAlignAdapter,
+    pictures: Pictures,
+    encode: Encode,
+    options: LafrOptions,
+    rounds: int = 1,
+    limit: int | None = None,
 ) -> HeldOut:
-    """Measure a network on every picture, with ``rounds`` held-out degradations of each."""
+    """Measure a network on the first ``limit`` pictures (all by default), ``rounds`` held-out degradations of each."""
     sums = [0.0, 0.0]
+    used = len(pictures) if limit is None else min(limit, len(pictures))
     for turn in range(rounds):
-        for number in range(len(pictures)):
+        for number in range(used):
             one = _Single(pictures, number)
-            pair = draw_pairs(one, options.seed, -1 - turn * len(pictures) - number, 1, options.strengths, mirror=False)
-            clean, bad = encoded(encode, pair.clean), encoded(encode, pair.bad)
+            pair = draw_pairs(one, options.seed, -1 - turn * used - number, 1, options.strengths, mirror=False)
+            clean, bad = (encoded(encode, images, network.conv_in.weight.device) for images in (pair.clean, pair.bad))
             for place, latent in enumerate((bad, network(bad))):
                 sums[place] += float((latent - clean).abs().mean())
-    count = rounds * len(pictures)
+    count = rounds * used
     return HeldOut(sums[0] / count, sums[1] / count)
 
 
@@ -236,6 +247,7 @@ def train_lafr(
     *,
     stop_after: int | None = None,
     on_step: OnStep | None = None,
+    device: torch.device | None = None,
 ) -> LatentAlignAdapter:
     """Train an adapter and write it to ``path``; go on from the state beside it if there is one.
 
@@ -246,12 +258,13 @@ def train_lafr(
         facts: base model, scale, timestep; steps, pictures and size are filled in.
         options, loop: what and how long.
         stop_after, on_step: see `loop.train`.
+        device: where to train; the CPU by default.
 
     Raises:
         TrainingFailed, BadCheckpoint: see `loop.train`.
         OSError: the file cannot be written.
     """
-    task = AlignTask(pictures, encode, options or LafrOptions())
+    task = AlignTask(pictures, encode, options or LafrOptions(), device)
     loop = loop or LoopOptions(steps=50_000)
     done = train(task, loop, state_path(path), stop_after=stop_after, on_step=on_step)
     told = {"steps": done, "pictures": len(pictures), "size": pictures.size}

@@ -1,7 +1,7 @@
 """A training run of any task: steps, cosine rate, states to stop and go on from. It needs no host.
 
-Every random number of a step depends on the run's seed and the step alone (`seeds`), so that a run which was stopped and
-resumed ends with the same weights as one that was not.
+Every random number of a step depends on the run's seed and the step alone (`seeds`), so that a run that was stopped
+and resumed ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class TrainingFailed(LikenessError):
 
 
 class Task(Protocol):
-    """What is trained, and on which loss.
+    """What is trained, and on which loss."""
 
-    Attributes:
-        network: the module whose state is saved.
-        options: what the run was started with; plain values, which a resumed run must share.
-    """
+    @property
+    def network(self) -> nn.Module:
+        """The module whose state is saved."""
 
-    network: nn.Module
-    options: Mapping[str, Any]
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What the run was started with; plain values, which a resumed run must share."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for AdamW; ``lr`` in a group is a factor of the run's rate."""

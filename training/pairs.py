@@ -50,7 +50,7 @@ def draw_pairs(
     return Pairs(numbers, clean, bad, mirrored)
 
 
-def encoded(encode: Encode, pictures: Tensor) -> Tensor:
-    """Latents of pictures as plain numbers of this run: float32 on the CPU, fit for gradients of what follows."""
+def encoded(encode: Encode, pictures: Tensor, device: torch.device) -> Tensor:
+    """Latents of pictures as plain numbers of this run: float32 on ``device``, fit for gradients of what follows."""
     with torch.no_grad():
-        return encode(pictures).detach().to("cpu", torch.float32).clone()
+        return encode(pictures).detach().to(device, torch.float32).clone()
