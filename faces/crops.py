@@ -159,7 +159,8 @@ def soft_region(matrix: Tensor, size: int, height: int, width: int) -> tuple[Box
     edge = int(math.sqrt(float(mask.sum()))) // FADE
     if edge < 1:
         return box, mask
-    return box, gaussian_blur(erode(mask, 2 * edge), 2 * edge + 1)
+    # The even kernels let the blur reach a pixel beyond the square, where facexlib blends black in.
+    return box, torch.minimum(gaussian_blur(erode(mask, 2 * edge), 2 * edge + 1), mask)
 
 
 def _into(mask: Tensor, matrix: Tensor, box: Box) -> Tensor:

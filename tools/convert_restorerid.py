@@ -73,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"{done.tensors} tensors in {done.target}, {done.left_out} left out")
     if not done.projection:
-        print(
-            "no projection inside: give --projection ip-adapter-faceid-plus_sd15.bin, or connect that file as faceid_plus"
-        )
+        print("no projection inside: give --projection ip-adapter-faceid-plus_sd15.bin, or connect that as faceid_plus")
     print(f"sha256 {done.sha256}")
     print("put it into models/face_adapters and choose it in Load Face Adapter")
     return 0
