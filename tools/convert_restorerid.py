@@ -116,7 +116,7 @@ def _tensors(header: CheckpointHeader) -> dict[str, Tensor]:
     """The tensors, also of a pickle that asks for more than tensors: that is described and not run."""
     if not header.foreign:
         return load_tensors(header)
-    contents = read_contents(header.path, header.size, header.container)  # type: ignore[arg-type]
+    contents = read_contents(header.path, header.size, header.container)
     found = dict(leaves(contents.pickle.value, header.path.name))
     return {name: read_tensor(header.path, contents.places, found[raw]) for name, raw in header.raw_names.items()}
 
