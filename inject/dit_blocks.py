@@ -45,16 +45,18 @@ class BlockTerm(Term):
     adapter: BlockAttentionAdapter
     places: Sequence[Place]
 
-    def add(self, image: Tensor, place: Place, extra: Mapping[str, Any]) -> Tensor:
-        """Return picture tokens (B, N, C) with this identity's part added."""
+    def add(self, out: Tensor, image: Tensor, place: Place, extra: Mapping[str, Any]) -> Tensor:
+        """Return ``out`` (B, N, C) with this identity's part added; ``image`` (B, N, C) are the block's own tokens."""
         pattern, _ = row_pattern(extra, image.shape[0])
         index = self.places.index(place)
         if not self.positive_only:
-            return self._add_rows(image, pattern, index, extra)
-        chunks = zip(pattern, image.chunk(len(pattern)), strict=True)
-        return torch.cat([self._add_rows(x, (row,), index, extra) if row == POSITIVE else x for row, x in chunks])
+            return self._add_rows(out, image, pattern, index, extra)
+        chunks = zip(pattern, out.chunk(len(pattern)), image.chunk(len(pattern)), strict=True)
+        return torch.cat([self._add_rows(o, x, (row,), index, extra) if row == POSITIVE else o for row, o, x in chunks])
 
-    def _add_rows(self, image: Tensor, pattern: tuple[int, ...], index: int, extra: Mapping[str, Any]) -> Tensor:
+    def _add_rows(
+        self, out: Tensor, image: Tensor, pattern: tuple[int, ...], index: int, extra: Mapping[str, Any]
+    ) -> Tensor:
         k, v = self.keys_values.rows(index, pattern, image)
         # Rows of a chunk share their identity, so they stand side by side as queries of one row.
         folded = image.reshape(len(pattern), -1, image.shape[-1])
@@ -62,12 +64,12 @@ class BlockTerm(Term):
             index, folded, k, v, lambda q, k, v, heads: host.attention(q, k, v, heads, extra)
         ).view_as(image)
         if self.mask is None:
-            return torch.add(image, term, alpha=self.strength)
+            return torch.add(out, term, alpha=self.strength)
         own = picture_tokens(extra, image.shape[1])
         rows = self.mask.rows(term[:, :own], len(pattern), extra)
-        masked = torch.addcmul(image[:, :own], term[:, :own], rows, value=self.strength)
+        masked = torch.addcmul(out[:, :own], term[:, :own], rows, value=self.strength)
         # Tokens of reference pictures follow those of the picture itself; no mask covers them.
-        return masked if own == image.shape[1] else torch.cat((masked, image[:, own:]), dim=1)
+        return masked if own == image.shape[1] else torch.cat((masked, out[:, own:]), dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +103,11 @@ class IdentityBlock(Shared):
         return {**out, "img": torch.cat((image[:, :text], added), dim=1)}
 
     def _added(self, image: Tensor, acting: Sequence[BlockTerm], extra: Mapping[str, Any]) -> Tensor:
+        """Every identity reads the block's own tokens and none what another added: their order is of no account."""
+        out = image
         for term in acting:
-            image = term.add(image, self.place, extra)
-        return image
+            out = term.add(out, image, self.place, extra)
+        return out
 
     def with_term(self, term: BlockTerm) -> IdentityBlock:
         """A replacement with the term added, in place of one with the same key."""
