@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +108,33 @@ def detecting(rounds: int) -> Iterator[Ratio]:
     )
 
 
+def leaking(folder: Path, pictures: int = 5) -> Iterator[Ratio]:
+    """Change of the final latent outside two people's masks against inside: reported, not bounded, since every later
+    layer carries the people's change across the picture.
+    """
+    from host_inprocess import sample, tiny_model
+    from identities import arcface_identity
+    from likeness_pack.adapters import registry
+    from likeness_pack.evaluation.leakage import latent_leakage
+    from likeness_pack.inject.apply import ApplyOptions, apply_identity
+    from likeness_pack.inject.loaded import LoadedAdapter
+    from tiny_adapters import write_faceid
+
+    base = tiny_model("SD15")
+    loaded = LoadedAdapter(registry.load(write_faceid(folder / "leakage.bin", "SD15", tokens=TOKENS)))
+    columns = torch.linspace(0, 1, 128).expand(128, 128)
+    masks = [(1 - (columns - centre).abs() * 6).clamp(0, 1) for centre in (0.12, 0.3)]
+    patched = base
+    for number, mask in enumerate(masks):
+        options = ApplyOptions(mask=mask, lora_strength=0.0)
+        patched = apply_identity(patched, loaded, arcface_identity(number), options)
+    shares = []
+    for seed in range(pictures):
+        plain, people = (sample(model, steps=8, size=16, seed=seed) for model in (base, patched))
+        shares.append(latent_leakage(plain, people, masks).ratio)
+    yield Ratio("latent change outside the masks / inside", statistics.median(shares), min(shares), max(shares))
+
+
 def importing() -> Iterator[str]:
     """Seconds that the pack adds to a start in which torch and the host are there."""
     command = [sys.executable, str(ROOT / "tools" / "dev" / "import_cost.py")]
@@ -132,6 +160,7 @@ def main() -> int:
             sampling_steps(folder, options.rounds),
             applying(folder, options.rounds),
             detecting(options.rounds),
+            leaking(folder),
         ):
             for ratio in part:
                 ratios.append(ratio)

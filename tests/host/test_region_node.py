@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from host_inprocess import ATTENTION_LAYERS, Kind, engine, sample, tiny_model
+from likeness_pack.evaluation.leakage import latent_leakage
 from likeness_pack.evaluation.operations import Calls, count_calls
 from likeness_pack.faces.errors import BadMask
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
@@ -211,3 +212,18 @@ def test_flux(tmp_path: Any) -> None:
             chain = apply_identity(chain, loaded, system.identity(number), options)
         torch.testing.assert_close(sample_flux(chain), at_once, atol=1e-5, rtol=1e-5)
     assert (at_once - sample_flux(model)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["faceid_sd15", "fact", "w_plus"])
+def test_leakage_is_told(models: dict[Kind, Any], load: Loader, name: str) -> None:
+    """What reaches the rest of the final latent through later layers is measured; strength 0 leaks nothing."""
+    system, masks = BY_NAME[name], overlapping_masks()
+    model, loaded = models[system.kind], load(system)
+    plain = sample(model, size=SIDE)
+    told = latent_leakage(
+        plain, sample(regions(model, loaded, lora_strength=0.0, **several(system, 2, masks)), size=SIDE), masks
+    )
+    assert told.inside > 0 and 0 < told.ratio < float("inf") and 0.3 < told.area < 0.7
+    silent = {**several(system, 2, masks), "strength_1": 0.0, "strength_2": 0.0}
+    none = latent_leakage(plain, sample(regions(model, loaded, lora_strength=0.0, **silent), size=SIDE), masks)
+    assert (none.inside, none.outside) == (0.0, 0.0)
