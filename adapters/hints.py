@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .checkpoint import CheckpointHeader
 
-_LATER = "use a file of a supported system; this version does not take such files yet"
+_LISTED = "use the whole file of a system that the help page of this loader lists"
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,6 @@ class _Rule:
     also: tuple[str, ...] = ()
 
 
-def _later(system: str) -> Hint:
-    return Hint(f"what looks like {system}", _LATER)
-
-
 def _belongs(thing: str, folder: str, loader: str) -> Hint:
     return Hint(f"what looks like {thing}", f"put it into models/{folder} and load it with {loader}")
 
@@ -41,18 +37,20 @@ def _adapter(system: str) -> Hint:
     return _belongs(f"a file of {system}, or a part of one", "face_adapters", "Load Face Adapter")
 
 
+# Files of supported systems reach these rules only if their own family refused them: a part, or a damaged file.
 _FACE_RULES: tuple[_Rule, ...] = (
-    _Rule(("pulid_ca.",), _later("PuLID for Flux")),
-    _Rule(("id_adapter_attn_layers.", "image_proj.mapping_0.", "id_adapter.mapping_0."), _later("PuLID for SDXL")),
-    _Rule(("id_encoder.vision_model.", "id_encoder.qformer_perceiver."), _later("PhotoMaker")),
+    _Rule(("pulid_ca.",), _adapter("PuLID for Flux")),
+    _Rule(("id_adapter_attn_layers.", "image_proj.mapping_0.", "id_adapter.mapping_0."), _adapter("PuLID for SDXL")),
+    _Rule(("id_encoder.vision_model.", "id_encoder.qformer_perceiver."), _adapter("PhotoMaker")),
     _Rule((".to_q_wplus.", ".to_k_wplus."), _adapter("a W+ adapter")),
     _Rule((".to_k_face.", ".to_v_face."), _adapter("ID-Animator")),
     _Rule(
         ("motion_modules.0.temporal_transformer.",),
         _belongs("an AnimateDiff motion module", "face_adapters", "Apply Motion Module"),
     ),
-    _Rule(("ref_qkv_lora_", ".ref_to_k."), _later("DreamFit")),
-    _Rule(("conv4d.0.0.query_conv",), _later("the matcher of AM-Adapter")),
+    _Rule(("ref_qkv_lora_", ".ref_to_k."), _adapter("DreamFit")),
+    _Rule(("conv4d.0.0.query_conv",), _adapter("the matcher of AM-Adapter")),
+    _Rule(("structcond_stage_model.",), _adapter("RestorerID")),
 )
 _OTHER_RULES: tuple[_Rule, ...] = (
     _Rule(
@@ -99,8 +97,8 @@ def _ip_adapter_kind(header: CheckpointHeader) -> Hint | None:
     width = header.shape("image_proj.proj_in.weight")
     raw_embedding = header.has("image_proj.latents") and width is not None and width[-1:] == (512,)
     if raw_embedding and not _contains(tuple(header.tensors), ("_lora.",)):
-        return _later("InstantID or FaceID-Portrait-unnorm")
-    return Hint("what looks like an IP-Adapter of another kind", _LATER)
+        return _adapter("InstantID or FaceID-Portrait-unnorm")
+    return Hint("what looks like an IP-Adapter of another kind, or a part of one", _LISTED)
 
 
 def _contains(names: tuple[str, ...], parts: tuple[str, ...]) -> bool:
