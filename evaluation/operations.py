@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SYNCHRONISATIONS = ("aten._local_scalar_dense",)
+# Inference mode dispatches the composite operation (item, is_nonzero), other modes what it is made of.
+SYNCHRONISATIONS = ("aten._local_scalar_dense", "aten.item", "aten.is_nonzero", "aten.equal", "aten.nonzero")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def sampling_steps(folder: Path, rounds: int) -> Iterator[Ratio]:
     for number, limit in limits.items():
         counted = count_calls(lambda n=number: step(n))  # type: ignore[misc]
         yield count_ratio(f"operations per step, {number} identities / none", counted.compute, plain.compute, limit)
-        yield Ratio(f"host synchronisations added, {number} identities", *[float(counted.synchronisations)] * 3, 0.0)
+        added = float(counted.synchronisations - plain.synchronisations)
+        yield Ratio(f"host synchronisations added, {number} identities", added, added, added, 0.0)
     names = {f"step time, {number} identities / none": number for number in limits}
     variants = {name: (lambda n=number: step(n)) for name, number in names.items()}  # type: ignore[misc]
     yield from time_ratios(lambda: step(0), variants, torch.device("cpu"), rounds)
