@@ -68,8 +68,10 @@ class Adapter(ABC):
         digest: identifies the file's content (sha256 of its header and size, see `checkpoint`).
         base: ``"sd15"`` or ``"sdxl"``.
         context_dim: width of the base model's text context.
+        apply_node: name of the node that applies it.
     """
 
+    apply_node: str = "the node made for it"
     report: DetectionReport
     network: nn.Module
     digest: str

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..adapters.adapter import (
+    Adapter,
     BlockAttentionAdapter,
     CrossAttentionAdapter,
     GatedAttentionAdapter,
@@ -83,6 +84,8 @@ def apply_identity(model: Any, loaded: LoadedAdapter, identity: Identity, option
         raise loaded.adapter.refusal(identity)
     if isinstance(loaded.adapter, BlockAttentionAdapter):
         return _apply_to_blocks(model, loaded, loaded.adapter, identity, options)
+    if not isinstance(loaded.adapter, (CrossAttentionAdapter, GatedAttentionAdapter)):
+        raise _for_another_node(loaded.adapter)
     layers = unet_layers(model)
     check_base(loaded, layers)
     steps = step_range(model, options.start_percent, options.end_percent)
@@ -101,6 +104,15 @@ def _for_the_text(adapter: TextAdapter) -> EncoderMismatch:
         expected="an adapter that patches the model's attention",
         found="one that writes into the text conditioning",
         cure="connect it to 'PhotoMaker Encode' and 'PhotoMaker Prompt' instead",
+    )
+
+
+def _for_another_node(adapter: Adapter) -> EncoderMismatch:
+    return EncoderMismatch(
+        adapter.report.title,
+        expected="an adapter that adds an identity to the model's attention",
+        found="one that is applied in another way",
+        cure=f"connect it to {adapter.apply_node} instead",
     )
 
 

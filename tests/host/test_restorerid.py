@@ -14,6 +14,7 @@ from identities import arcface_identity
 from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch, PatchIncomplete
 from likeness_pack.adapters.families.restorerid.layout import RESIDUAL_BLOCKS
 from likeness_pack.evaluation.operations import count_calls
+from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.residual_blocks import RestoredBlock
@@ -304,13 +305,14 @@ def test_wrong_models_and_references_are_told(model: Any, loaded: LoadedAdapter,
         restored(model, tiny_restorer(tmp_path, channels=64))
     with pytest.raises(EncoderMismatch, match="Encode Restoration Reference"):
         apply_restoration(model, loaded, arcface_identity(), lq_latents(), FULL)
+    with pytest.raises(EncoderMismatch, match="connect it to Apply RestorerID"):
+        apply_identity(model, loaded, arcface_identity(), ApplyOptions())
     with pytest.raises(EncoderMismatch, match="found 3"):
         apply_restoration(model, loaded, reference_identity(3), lq_latents(2), FULL)
 
 
 def test_company_of_another_identity_adapter(model: Any, loaded: LoadedAdapter, tmp_path: Path) -> None:
     from likeness_pack.adapters import registry
-    from likeness_pack.inject.apply import ApplyOptions, apply_identity
     from tiny_adapters import write_faceid
 
     faceid = LoadedAdapter(registry.load(write_faceid(tmp_path / "faceid.bin", "SD15")))

@@ -1,4 +1,4 @@
-"""The restoring workflows: every link and input fits the nodes of a real host, and the numbers are the official ones."""
+"""The restoring workflows: every link and input fits the nodes of a real host, and the numbers are official."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ class RestorerIDAdapter(Adapter):
         constant: residual blocks whose FIR-Adapter was never trained beyond a constant.
     """
 
+    apply_node = "Apply RestorerID"
     network: RestorerNetwork
 
     def __init__(
