@@ -141,6 +141,14 @@ def test_every_family_is_credited() -> None:
     assert {(name, link) for name, link in repositories if link not in credits} == set()
 
 
+def test_every_workflow_is_described() -> None:
+    text = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
+    headings = " ".join(re.findall(r"^## (.+)$", text, re.MULTILINE))
+    names = {path.stem for path in (ROOT / "workflows" / "api").glob("*.json")}
+    assert names
+    assert {name for name in names if name not in headings.replace(",", " ").split()} == set()
+
+
 def test_commands_named_in_the_documents_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for document in DOCUMENTS:
