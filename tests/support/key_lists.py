@@ -48,6 +48,7 @@ class Published:
 
 _PLUS = ("plus", "plus_v2")
 _PLUS_FACE = ("plus", "plus_face")
+_ELEVEN_PARTS = ("lapa", "helen")
 _PARTS: tuple[Container, ...] = ("safetensors", "parts")
 _TRAINED: tuple[Container, ...] = ("safetensors", "flat", "state_dict")
 
@@ -82,6 +83,14 @@ PUBLISHED: tuple[Published, ...] = (
     Published("fact_retinaface", "retinaface", (None,), _TRAINED, torch.float32),
     Published("restorerid_musiq", "musiq", (None,), _TRAINED, torch.float32),
     Published("damofd_05g_kps", "damofd", (None,), _TRAINED, torch.float32),
+    Published("segface_celeb_convnext_base_512", "segface", ("celeba",), dtype=torch.float32),
+    Published("segface_celeb_efficientnet_512", "segface", ("celeba",), dtype=torch.float32),
+    Published("segface_celeb_mobilenet_512", "segface", ("celeba",), dtype=torch.float32),
+    Published("segface_celeb_resnet_512", "segface", ("celeba",), dtype=torch.float32),
+    Published("segface_celeb_swin_base_512", "segface", ("celeba",), dtype=torch.float32),
+    Published("segface_celeb_swinv2_base_512", "segface", ("celeba",), dtype=torch.float32),
+    Published("segface_helen_mobilenet_512", "segface", _ELEVEN_PARTS, dtype=torch.float32),
+    Published("segface_lapa_swin_base_224", "segface", _ELEVEN_PARTS, dtype=torch.float32),
 )
 
 # Checkpoints of systems that no family takes, and networks that stand beside a family's own file.
@@ -101,14 +110,6 @@ FOREIGN: tuple[str, ...] = (
     "restorerid_structenc",
     "restorerid_unet_full",
     "secla",
-    "segface_celeb_convnext_base_512",
-    "segface_celeb_efficientnet_512",
-    "segface_celeb_mobilenet_512",
-    "segface_celeb_resnet_512",
-    "segface_celeb_swin_base_512",
-    "segface_celeb_swinv2_base_512",
-    "segface_helen_mobilenet_512",
-    "segface_lapa_swin_base_224",
     "unavglip_checkpoint",
     "w_plus_proj",
     "w_plus_stylegan2",

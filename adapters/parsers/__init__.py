@@ -1,0 +1,1 @@
+"""Networks that tell the parts of a face; each is a folder with its arch and its family."""

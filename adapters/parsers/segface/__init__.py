@@ -1,0 +1,1 @@
+"""SegFace (AAAI 2025): face parsing with one learned token for each class."""
