@@ -89,7 +89,13 @@ def region_of(matrix: Tensor, size: int, height: int, width: int, margin: int = 
 
 
 def soft_square(
-    matrix: Tensor, size: int, height: int, width: int, shrink: int | None = None, feather: int | None = None
+    matrix: Tensor,
+    size: int,
+    height: int,
+    width: int,
+    shrink: int | None = None,
+    feather: int | None = None,
+    inner: Tensor | None = None,
 ) -> tuple[Box, Tensor]:
     """Return (box, mask (h, w) 0..1 of that box): the crop's square in the picture, eroded and blurred there.
 
@@ -104,6 +110,8 @@ def soft_square(
         width: of the picture.
         shrink: side of the eroding square; 0 or 1 leaves the square as it is.
         feather: radius of the blur; 0 for a hard rim.
+        inner: (size, size), 0..1, where in the crop the mask may be; taken into account before erosion and blur, and
+            never crossed by them.
     """
     corners = transform_points(torch.tensor([[0.0, 0.0], [size, size]]).double(), matrix.cpu())
     side = math.ceil(float((corners[1] - corners[0]).norm())) + 2
@@ -115,8 +123,16 @@ def soft_square(
     mean_side = _mean_side(mask)
     shrink = max(mean_side // 10, 10) if shrink is None else shrink
     feather = max(mean_side // 20, 5) if feather is None else feather
+    if inner is None:
+        return box, _softened(mask, shrink, feather)
+    there = warp(inner[None, None].float().cpu(), _shifted(matrix, x1, y1), (y2 - y1, x2 - x1), "border")[0, 0]
+    allowed = torch.minimum(mask, there)
+    return box, _softened(allowed, shrink, feather) * (allowed > 0)
+
+
+def _softened(mask: Tensor, shrink: int, feather: int) -> Tensor:
     mask = erode(mask, shrink) if shrink > 1 else mask
-    return box, gaussian_blur(mask, 2 * feather + 1) if feather > 0 else mask
+    return gaussian_blur(mask, 2 * feather + 1) if feather > 0 else mask
 
 
 def _shifted(matrix: Tensor, x: int, y: int) -> Tensor:

@@ -40,7 +40,7 @@ _COLOURS: tuple[Colour, ...] = (
 _POINT_COLOURS: tuple[Colour, ...] = ((1, 0, 0), (0, 1, 0), (0.2, 0.4, 1), (1, 1, 0), (1, 0, 1))
 
 
-def draw_faces(images: Tensor, batch: FaceBatch) -> Tensor:
+def draw_faces(images: Tensor, batch: FaceBatch, numbers: Sequence[Sequence[int]] | None = None) -> Tensor:
     """Return a copy (B, H, W, 3) of the pictures with every face drawn.
 
     A face's label reads number, score in percent and size in pixels, such as ``#0 97 212x260``; numbers are the
@@ -49,22 +49,24 @@ def draw_faces(images: Tensor, batch: FaceBatch) -> Tensor:
     Args:
         images: (B, H, W, 3), 0..1.
         batch: the faces of these B pictures.
+        numbers: the number of each face of each picture, such as whose it is; by default its index.
     """
     result = images.clone()
-    for image, faces in zip(result, batch.images, strict=True):
-        _draw_picture(image, faces)
+    told = [range(count) for count in batch.counts] if numbers is None else numbers
+    for image, faces, labels in zip(result, batch.images, told, strict=True):
+        _draw_picture(image, faces, labels)
     return result
 
 
-def _draw_picture(image: Tensor, faces: Faces) -> None:
+def _draw_picture(image: Tensor, faces: Faces, labels: Sequence[int]) -> None:
     unit = max(1, round(min(image.shape[:2]) / 320))
-    for number in range(len(faces)):
-        colour = _COLOURS[number % len(_COLOURS)]
+    for number, shown in enumerate(labels):
+        colour = _COLOURS[shown % len(_COLOURS)]
         x1, y1, x2, y2 = (round(value) for value in faces.boxes[number].tolist())
         _frame(image, (x1, y1, x2, y2), unit, colour)
         for point, point_colour in zip(faces.landmarks5[number].tolist(), _POINT_COLOURS, strict=True):
             _fill(image, _around(point, 2 * unit), point_colour)
-        text = f"#{number} {round(100 * float(faces.scores[number]))} {x2 - x1}x{y2 - y1}"
+        text = f"#{shown} {round(100 * float(faces.scores[number]))} {x2 - x1}x{y2 - y1}"
         _label(image, text, (x1, y1), 2 * unit, colour)
 
 

@@ -55,7 +55,7 @@ def paste_in_region(image: Tensor, crop: Tensor, matrix: Tensor, box: Box, mask:
     """
     result = image.clone()
     if mask.numel():
-        _blend(result, _into_box(crop, matrix, box, "zeros"), box, mask)
+        blend(result, _into_box(crop, matrix, box, "zeros"), box, mask)
     return result
 
 
@@ -64,7 +64,7 @@ def _paste_into(image: Tensor, crop: Tensor, matrix: Tensor, mask: Tensor) -> No
     if box[2] <= box[0] or box[3] <= box[1]:
         return
     soft = _into_box(mask[None], matrix, box, "zeros")[..., 0].clamp(0, 1)
-    _blend(image, _into_box(crop, matrix, box, "border"), box, soft)
+    blend(image, _into_box(crop, matrix, box, "border"), box, soft)
 
 
 def _into_box(crop: Tensor, matrix: Tensor, box: Box, padding: Padding) -> Tensor:
@@ -76,7 +76,7 @@ def _into_box(crop: Tensor, matrix: Tensor, box: Box, padding: Padding) -> Tenso
     return place[0].movedim(0, -1)
 
 
-def _blend(image: Tensor, face: Tensor, box: Box, mask: Tensor) -> None:
+def blend(image: Tensor, face: Tensor, box: Box, mask: Tensor) -> None:
     """Blend the face into the box of ``image``, in place; where the mask is 0 nothing is written."""
     x1, y1, x2, y2 = box
     region = image[y1:y2, x1:x2]

@@ -32,6 +32,12 @@ OTHER_MEASURES = {
     "fact_align": "matrix 2e-5; picture 0.05 levels on average, 4 at most",
     "faceswap_matrices": "a thousandth of a pixel at each landmark",
     "faceswap_warps": "1e-5; pictures 2 levels at 99.5 % of the samples",
+    "faceswap_inswapper_official": "1e-5; pictures 2 levels at 99.5 % of the samples",
+    "faceswap_color": "1e-5; pictures 2 levels at 99.5 % of the samples, 5 after four truncations",
+    "faceswap_masks": "1e-5, 2e-5; areas 0.1 at 99 % of the pixels",
+    "faceswap_paste_facefusion": "2 levels at 99.5 % of the pixels",
+    "faceswap_restore_paste": "2 levels at 99.5 % of the pixels",
+    "faceswap_reactor": "matrix 0.05 pixels of 512; mask 0.1 at most, 0.003 on average",
 }
 DEFAULT_TOLERANCE = 1e-5
 

@@ -1,0 +1,1 @@
+"""Swappers published as ONNX files, through onnxruntime: inswapper, ReSwapper's export, HyperSwap."""
