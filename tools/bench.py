@@ -63,7 +63,7 @@ def sampling_steps(folder: Path, rounds: int) -> Iterator[Ratio]:
         added = float(counted.synchronisations - plain.synchronisations)
         yield Ratio(f"host synchronisations added, {number} identities", added, added, added, 0.0)
     names = {f"step time, {number} identities / none": number for number in limits}
-    variants = {name: (lambda n=number: step(n)) for name, number in names.items()}  # type: ignore[misc]
+    variants = {name: (lambda n=number: step(n)) for name, number in names.items()}
     yield from time_ratios(lambda: step(0), variants, torch.device("cpu"), rounds)
 
 
