@@ -110,7 +110,11 @@ def choose(faces: Faces, order: str = "largest", indices: str = "", what: str = 
 
 
 def choose_in_batch(
-    batch: FaceBatch, order: str = "largest", indices: str = "", on_missing_face: OnMissing = "error"
+    batch: FaceBatch,
+    order: str = "largest",
+    indices: str = "",
+    on_missing_face: OnMissing = "error",
+    keep_empty: bool = False,
 ) -> FaceBatch:
     """Return the batch with the chosen faces of each picture; the number of pictures never changes.
 
@@ -120,6 +124,8 @@ def choose_in_batch(
         indices: see `parse_indices`.
         on_missing_face: "error" stops at the first picture that lacks a named face; "keep" takes those that are
             there and says in the notes which pictures lacked one.
+        keep_empty: under "error" too, a picture without any face (which detection was told to keep) stays as it is;
+            detection's note names it.
 
     Raises:
         FaceChoice: naming the picture and how many faces it has.
@@ -128,13 +134,14 @@ def choose_in_batch(
     lacking: list[int] = []
     for number, faces in enumerate(batch.images):
         what = f"face numbers for image {number}"
-        if on_missing_face == "error":
+        left_empty = keep_empty and len(faces) == 0
+        if on_missing_face == "error" and not left_empty:
             chosen.append(choose(faces, order, indices, what))
             continue
         ordered = order_faces(faces, order)
         present, lacks = _indices_present(indices, len(faces), what)
         chosen.append(faces.take([ordered[index] for index in present]))
-        if lacks:
+        if lacks and not left_empty:
             lacking.append(number)
     notes = [f"faces {indices.strip()} not all present in images {_listed(lacking)}"] if lacking else []
     return batch.with_images(chosen, *notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..adapters.encoders.base import FaceEncoder, with_embeddings
+from ..adapters.encoders.base import FaceEncoder, pictures_of_faces, with_embeddings
 from ..adapters.identity import Identity
 from ..evaluation.similarity import select_by_reference
 from ..faces.overlay import draw_faces
@@ -76,12 +76,13 @@ class LikenessSelectFaces:
         limit: float = -1.0,
     ) -> tuple[FaceBatch, Tensor, str]:
         """Select by order and number, or by reference."""
+        rgb = pictures_of_faces(images, faces)
         if reference is None:
-            chosen = choose_in_batch(faces, order, index)
+            chosen = choose_in_batch(faces, order, index, keep_empty=True)
         else:
-            known = faces if encoder is None else with_embeddings(faces, images, encoder)
+            known = faces if encoder is None else with_embeddings(faces, rgb, encoder)
             chosen = select_by_reference(known, reference, None if limit <= -1.0 else limit)
-        return chosen, draw_faces(images, chosen), faces_table(chosen)
+        return chosen, draw_faces(rgb, chosen), faces_table(chosen)
 
 
 NODES = (LikenessSelectFaces,)

@@ -126,7 +126,7 @@ def encode_photos(
         FaceChoice: an unknown ``which`` or policy.
     """
     _check_policy(which, on_missing_face)
-    images = _checked(images, face_batch)
+    images = pictures_of_faces(images, face_batch)
     count, height, width, _ = images.shape
     masks = None if masks is None else as_mask(masks, count, height, width, what="head mask")
     missing = [number for number, count in enumerate(face_batch.counts) if count == 0]
@@ -155,7 +155,7 @@ def with_embeddings(
     Pictures without a face stay as they are. images: (B, H, W, 3). Masks play no part, so that a reference and a
     crowd are encoded alike.
     """
-    images = _checked(images, face_batch)
+    images = pictures_of_faces(images, face_batch)
     if not any(face_batch.counts):
         return replace(face_batch, embedding_encoder=encoder.id)
     chosen = _choose(face_batch, "all")
@@ -188,7 +188,12 @@ def masked_images(images: Tensor, masks: Tensor) -> Tensor:
     return images * masks.to(images).unsqueeze(-1)
 
 
-def _checked(images: Tensor, face_batch: FaceBatch) -> Tensor:
+def pictures_of_faces(images: Tensor, face_batch: FaceBatch) -> Tensor:
+    """The pictures (B, H, W, 3) in which the faces were found, of pictures (B, H, W, C) as a user connects them.
+
+    Raises:
+        BadImage: as `faces.images.as_rgb` does, or where number or size are not those of the faces.
+    """
     images = as_rgb(images)
     found = (int(images.shape[0]), (int(images.shape[1]), int(images.shape[2])))
     if found != (len(face_batch), face_batch.image_size):

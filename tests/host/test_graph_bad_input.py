@@ -230,6 +230,9 @@ def test_no_face_under_each_policy(detector: Any, astronaut: Tensor) -> None:
     assert "0" in report
     faces, images, overlay, report, count = detect(pair, detector, "keep")
     assert (faces.counts, images.shape[0], overlay.shape[0], count) == ((0, 1), 2, 2, 1)
+    chosen, overlay, report = LikenessSelectFaces().select(images, faces, "largest", "0")
+    assert (chosen.counts, overlay.shape[0]) == ((0, 1), 2)
+    assert "no face in image 0" in report
 
 
 @pytest.mark.parametrize("policy", ["error", "skip"])
@@ -284,6 +287,10 @@ def test_alpha_and_grey_pictures(detector: Any, astronaut: Tensor) -> None:
     assert detect(astronaut.mean(-1, keepdim=True), detector)[4] == 1
     with pytest.raises(NoFaceFound):
         detect(torch.cat([astronaut, torch.zeros_like(astronaut[..., :1])], dim=-1), detector)
+    for images in (opaque, astronaut.mean(-1, keepdim=True)):
+        faces = detect(images, detector)[0]
+        chosen, overlay, _ = LikenessSelectFaces().select(images, faces, "largest", "0")
+        assert (chosen.counts, tuple(overlay.shape)) == ((1,), tuple(astronaut.shape))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -311,6 +318,9 @@ def test_pictures_that_are_not_those_of_the_faces_are_told(detector: Any, astron
     encoder = LikenessLoadEncoder().load("dlib_resnet")[0]
     with pytest.raises(BadImage, match="512 x 512") as caught:
         LikenessEncodeIdentity().encode(astronaut[:, :256], faces, encoder, "best", "error")
+    assert SENTENCE.fullmatch(str(caught.value)), str(caught.value)
+    with pytest.raises(BadImage, match="found 2 of 512 x 512") as caught:
+        LikenessSelectFaces().select(torch.cat([astronaut, astronaut]), faces, "largest", "0")
     assert SENTENCE.fullmatch(str(caught.value)), str(caught.value)
 
 

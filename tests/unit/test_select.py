@@ -117,6 +117,18 @@ def test_batches_keep_every_picture_and_say_what_was_lacking() -> None:
     assert choose_in_batch(batch()).counts == ()
 
 
+def test_pictures_that_detection_kept_without_a_face_stay() -> None:
+    got = choose_in_batch(batch(FACES, Faces.none()), "largest", "0", keep_empty=True)
+    assert got.counts == (1, 0)
+    assert got.notes == ()
+    with pytest.raises(FaceChoice, match="image 0.*there are 3 faces"):
+        choose_in_batch(batch(FACES, Faces.none()), "largest", "3", keep_empty=True)
+    with pytest.raises(FaceChoice, match="rising ranges"):
+        choose_in_batch(batch(Faces.none()), indices="first", keep_empty=True)
+    with pytest.raises(FaceChoice, match="left-right"):
+        choose_in_batch(batch(Faces.none()), "loudest", "0", keep_empty=True)
+
+
 def test_keep_does_not_hide_mistakes_in_the_list() -> None:
     with pytest.raises(FaceChoice, match="rising ranges"):
         choose_in_batch(batch(FACES), indices="first", on_missing_face="keep")
