@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -34,13 +34,19 @@ def _is_loopback(address: Any) -> bool:
 @pytest.fixture(autouse=True, scope="session")
 def closed_network() -> Iterator[None]:
     """Every connection that leaves this machine fails, so that no test can depend on one."""
-    real = socket.socket.connect
+    names = ("connect", "connect_ex")
+    real = {name: getattr(socket.socket, name) for name in names}
 
-    def connect(self: socket.socket, address: Any) -> None:
-        if not _is_loopback(address):
-            raise OSError(f"the network is closed in tests: {address}")
-        real(self, address)
+    def guarded(name: str) -> Callable[[socket.socket, Any], Any]:
+        def call(self: socket.socket, address: Any) -> Any:
+            if not _is_loopback(address):
+                raise OSError(f"the network is closed in tests: {address}")
+            return real[name](self, address)
 
-    socket.socket.connect = connect  # type: ignore[method-assign]
+        return call
+
+    for name in names:
+        setattr(socket.socket, name, guarded(name))
     yield
-    socket.socket.connect = real  # type: ignore[method-assign]
+    for name in names:
+        setattr(socket.socket, name, real[name])
