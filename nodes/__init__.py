@@ -18,6 +18,7 @@ from . import (
     identity,
     instantid,
     lafr,
+    parse,
     photomaker,
     pulid,
     quality,
@@ -50,6 +51,7 @@ _MODULES = (
     degrade,
     compare,
     lafr,
+    parse,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

@@ -28,11 +28,11 @@ def _network(golden: Golden) -> SegFace:
     assert dataset in label_sets_of(listed)
     network = SegFace(shape, labels_of(dataset))
     ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    unused = UNUSED if "swin" in golden.path.stem else {}
+    unused = UNUSED if shape.window else {}
     assert ours == {name: info.shape for name, info in listed.items() if name not in unused}
     golden.fill(network)
     for label in network.face_decoder.labels:
-        network.face_decoder.get_submodule(f"{label.token}_token").weight.data.mul_(16.0)
+        network.face_decoder.get_parameter(f"{label.token}_token.weight").data.mul_(16.0)
     network.pe_layer.positional_encoding_gaussian_matrix.mul_(8.0)
     return network
 

@@ -35,6 +35,7 @@ MODEL_FOLDERS = {
     ("LikenessEditWPlus", "direction"): "face_adapters/w_directions",
     ("LikenessLoadAdapter", "file"): "face_adapters",
     ("LikenessLoadEncoder", "encoder"): "face_encoders",
+    ("LikenessLoadParser", "file"): "face_parsers",
     ("LikenessLoadRestorerCheckpoint", "file"): "face_adapters",
     ("LikenessPreviewWPlus", "file"): "face_encoders",
 }

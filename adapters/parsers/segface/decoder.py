@@ -153,7 +153,7 @@ class FaceDecoder(nn.Module):
 
     def tokens(self) -> Tensor:
         """(N, dim) in the order of the channels."""
-        return torch.cat([self.get_submodule(f"{label.token}_token").weight for label in self.labels])
+        return torch.cat([self.get_parameter(f"{label.token}_token.weight") for label in self.labels])
 
     def exchange(self, features: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """(B, dim, h, w) features and (dim, h, w) places -> tokens (B, N, dim) and features (B, h w, dim)."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...errors import BadCheckpoint
 from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...report import DetectionReport
 from .arch import SegFace
 from .labels import LABEL_SETS, labels_of
 from .layout import label_sets_of, model_of, shape_of
@@ -77,6 +80,15 @@ class SegFaceFamily(Family):
             licence=self.licence,
             notes=(f"parser file {header.path.name} ({header.digest[:12]})",),
         )
+
+    def describe(self, header: CheckpointHeader, match: Match) -> DetectionReport:
+        """As every family does, of the network's own tensors; what the trainer left beside them is told apart."""
+        _, model = model_of(header.tensors)
+        told = super().describe(replace(header, tensors=model), match)
+        beside = sum(info.nbytes for info in header.tensors.values()) - told.weight_bytes
+        if not beside:
+            return told
+        return replace(told, notes=(*told.notes, f"{beside / 1e6:.1f} MB of the trainer's state are not read"))
 
 
 def _resolution(header: CheckpointHeader) -> int:
