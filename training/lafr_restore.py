@@ -7,6 +7,7 @@ base model stay as they are, but gradients pass through the decoder. The loss ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from ..adapters.families.lafr.layout import LafrFacts
 from ..adapters.families.lafr.one_step import alpha_bar, clean_latent
 from .checkpointing import write_tensors
 from .degradations import Strengths
+from .lafr import save_adapter, state_path
 from .levels import Levels
-from .loop import TOTAL
+from .loop import TOTAL, LoopOptions, OnStep, train
 from .low_rank import LowRank
 from .pairs import Encode, draw_pairs, encoded
 from .pictures import Pictures
@@ -37,7 +39,9 @@ class RestoreTask:
         pictures: clean ones.
         encode, decode: the VAE, see `pairs.Encode` and `Decode`.
         denoise: latents (B, 4, H, W) to the model's output at timestep ``facts.t_star``, for an empty prompt.
-        model: the module inside ``denoise`` whose attention changes.
+        model: the module inside ``denoise`` whose attention changes; its weights must be ordinary tensors, not such as
+            were made in torch's inference mode (as hosts do), which keep no gradient: clone those first. Networks that
+            add in place (ComfyUI of mid 2024) cannot be trained through.
         adapter: of the first stage.
         facts: of its file.
         levels: the loss.
@@ -109,3 +113,34 @@ class RestoreTask:
         """Write the change as a LoRA file that any LoRA loader takes. Raises OSError."""
         facts = {"base": self.facts.base, "t_star": str(self.facts.t_star), "format": "lafr_restore_v1"}
         write_tensors(path, self.low_rank.file_tensors(), facts)
+
+
+def train_restoration(
+    task: RestoreTask,
+    change_file: Path,
+    adapter_file: Path,
+    loop: LoopOptions | None = None,
+    *,
+    stop_after: int | None = None,
+    on_step: OnStep | None = None,
+) -> int:
+    """Run the second stage, and write both of its results; go on from the state beside ``change_file`` if there is one.
+
+    Args:
+        task: the task.
+        change_file: for the LoRA.
+        adapter_file: for the adapter, whose mapper has changed; the two files belong together.
+        loop, stop_after, on_step: see `loop.train`.
+
+    Returns:
+        How many steps are finished.
+
+    Raises:
+        TrainingFailed, BadCheckpoint: see `loop.train`.
+        OSError: a file cannot be written.
+    """
+    loop = loop or LoopOptions(steps=20_000, learning_rate=5e-5)
+    done = train(task, loop, state_path(change_file), stop_after=stop_after, on_step=on_step)
+    task.save_change(change_file)
+    save_adapter(adapter_file, task.adapter, replace(task.facts, steps=task.facts.steps + done))
+    return done

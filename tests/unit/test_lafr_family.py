@@ -27,7 +27,7 @@ from likeness_pack.training.lafr import (
     state_path,
     train_lafr,
 )
-from likeness_pack.training.lafr_restore import RestoreTask
+from likeness_pack.training.lafr_restore import RestoreTask, train_restoration
 from likeness_pack.training.levels import FaceLevel, Levels
 from likeness_pack.training.loop import LoopOptions, train
 from likeness_pack.training.low_rank import LowRank
@@ -435,7 +435,25 @@ def test_the_change_is_that_of_its_file(tmp_path):
     assert torch.allclose(model(latent), changed, atol=1e-5)
 
 
-def test_second_stage_writes_a_lora(restore, tmp_path):
-    restore.save_change(tmp_path / "change.safetensors")
-    assert dict(read_header(tmp_path / "change.safetensors").metadata)["t_star"] == "399"
-    assert "lora_unet_block_attn1_to_q.lora_up.weight" in load_file(tmp_path / "change.safetensors")
+def test_the_second_stage_stops_resumes_and_writes_both_files(pictures, vae, levels, tmp_path):
+    def task():
+        denoiser, start = Denoiser(), fresh_adapter(LafrOptions(seed=1, **SMALL))
+        return RestoreTask(pictures, vae.encode, vae.decode, denoiser, denoiser, start, FACTS, levels, rank=2)
+
+    files = {name: (tmp_path / f"{name}.safetensors", tmp_path / f"{name}_adapter.safetensors") for name in "ab"}
+    assert train_restoration(task(), *files["a"], LoopOptions(6, 1e-2)) == 6
+    assert train_restoration(task(), *files["b"], LoopOptions(6, 1e-2), stop_after=2) == 2
+    assert train_restoration(task(), *files["b"], LoopOptions(6, 1e-2)) == 6
+    for first, second in zip(files["a"], files["b"], strict=True):
+        one, other = load_file(first), load_file(second)
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert dict(read_header(files["a"][0]).metadata)["t_star"] == "399"
+    assert "lora_unet_block_attn1_to_q.lora_up.weight" in load_file(files["a"][0])
+    adapter, before = load(files["a"][1]), fresh_adapter(LafrOptions(seed=1, **SMALL))
+    assert adapter.facts.steps == FACTS.steps + 6
+    moved = {
+        name
+        for name, value in before.state_dict().items()
+        if not torch.equal(value, adapter.network.state_dict()[name])
+    }
+    assert moved and all(name.startswith(("from_code.", "mapper.", "norm_out.", "conv_out.")) for name in moved)
