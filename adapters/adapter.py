@@ -123,6 +123,11 @@ class GatedAttentionAdapter(Adapter):
     def layers(self) -> Mapping[str, GatedSelfAttention]:
         """The layers by diffusers block path, such as ``down_blocks.0.attentions.0.transformer_blocks.0``."""
 
+    @property
+    @abstractmethod
+    def token_network(self) -> nn.Module:
+        """The weights that run once for each identity; those of `layers` run in every step."""
+
 
 class BlockAttentionAdapter(Adapter):
     """Adds a cross-attention to the picture tokens of a DiT after some of its blocks.

@@ -222,7 +222,7 @@ def _apply_to_blocks(
     clone = clone_model(model)
     fields = _term_fields(clone, loaded, identity, options, steps)
     dit_blocks.patch_blocks(clone, dit_blocks.BlockTerm(adapter=adapter, places=places, **fields))
-    beside = () if loaded.managed_blocks is None else (loaded.managed_blocks,)
+    beside = () if loaded.managed_steps is None else (loaded.managed_steps,)
     for slot in dit_blocks.SLOTS:
         guard_forward(clone, slot, sum(place[0] == slot for place in places), beside)
     return clone
@@ -233,9 +233,10 @@ def _patch_gated(
 ) -> None:
     keys = {layer.path: layer.key for layer in layers}
     by_key = {keys[path]: (index, module) for index, (path, module) in enumerate(modules.items())}
-    term = gated.GatedTerm(layers=by_key, network=loaded.managed, **fields)
+    assert loaded.managed_steps is not None
+    term = gated.GatedTerm(layers=by_key, network=loaded.managed_steps, **fields)
     set_middle_patches(clone, gated.gated_patches(middle_patches(clone), term))
-    guard_forward(clone, gated.SLOT, len(layers), (loaded.managed,))
+    guard_forward(clone, gated.SLOT, len(layers), (loaded.managed_steps,))
 
 
 def guard_forward(clone: Any, slot: str, count: int, beside: tuple[Any, ...]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..adapters.adapter import (
     Adapter,
@@ -30,15 +30,19 @@ Projection = Callable[[Tensor], list[Pair]]
 class LoadedAdapter(Shared):
     """Holds an adapter's managed weights, and what was projected for models that are still in use.
 
-    Args:
+    Attributes:
         adapter: the adapter as its family built it.
+        managed: the weights that run once for each identity; all of them where none run in every step.
+        managed_steps: the weights that run beside the model in every step, or None.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
-        self.managed = ManagedNetwork(adapter.network)
-        blocks = adapter.block_network if isinstance(adapter, BlockAttentionAdapter) else None
-        self.managed_blocks = None if blocks is None else ManagedNetwork(blocks)
+        # What runs once for each identity is not held, and not loaded, by models that only sample.
+        gated = isinstance(adapter, GatedAttentionAdapter)
+        self.managed = ManagedNetwork(adapter.token_network if gated else adapter.network)
+        steps = _step_network(adapter)
+        self.managed_steps = None if steps is None else ManagedNetwork(steps)
         self._projected: weakref.WeakValueDictionary[tuple[object, ...], RowKeysValues] = weakref.WeakValueDictionary()
         self._patches: dict[tuple[str, ...], dict[str, Any]] = {}
         # A MODEL that is built of the file itself (a reference encoder), for as long as the adapter is in use.
@@ -100,3 +104,11 @@ class LoadedAdapter(Shared):
             f"{names[index // 2]}.attn{index % 2 + 1}.{ends[end]}.weight": (change.up, change.down)
             for (index, end), change in self.adapter.low_rank().items()
         }
+
+
+def _step_network(adapter: Adapter) -> nn.Module | None:
+    if isinstance(adapter, BlockAttentionAdapter):
+        return adapter.block_network
+    if isinstance(adapter, GatedAttentionAdapter):
+        return nn.ModuleList(adapter.layers.values())
+    return None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import gc
 import importlib
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from likeness_pack.adapters import registry
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
+from reachable import tensor_bytes
 from tiny_adapters import write_faceid, write_fact
 from unet_calls import call_unet
 
@@ -58,30 +57,6 @@ def clone_semantics(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     return str(request.param)
 
 
-def _reachable(root: Any) -> Iterator[Any]:
-    """Everything that can be reached from a value, classes, functions' globals and modules left out."""
-    seen: set[int] = set()
-    stack = [root]
-    while stack:
-        value = stack.pop()
-        if id(value) in seen or isinstance(value, (type, types.ModuleType)):
-            continue
-        seen.add(id(value))
-        yield value
-        if isinstance(value, types.FunctionType):
-            stack += [cell.cell_contents for cell in value.__closure__ or ()]
-        else:
-            stack += gc.get_referents(value)
-
-
-def _tensor_bytes(root: Any) -> int:
-    storages = {
-        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
-        for value in _reachable(root) if isinstance(value, torch.Tensor)
-    }  # fmt: skip
-    return sum(storages.values())
-
-
 def _slots(model: Any) -> dict[Any, Any]:
     return model.model_options["transformer_options"]["patches_replace"]["attn2"]
 
@@ -119,7 +94,7 @@ def test_five_clones_share_one_copy(which: str, request: pytest.FixtureRequest, 
     clones = [model]
     for _ in range(5):
         clones.append(clones[-1].clone())
-    assert _tensor_bytes([clone.model_options for clone in clones]) == _tensor_bytes(model.model_options)
+    assert tensor_bytes([clone.model_options for clone in clones]) == tensor_bytes(model.model_options)
     assert torch.equal(call_unet(clones[-1], "SD15", (1, 0)), call_unet(model, "SD15", (1, 0)))
 
 
@@ -132,7 +107,7 @@ def test_options_hold_the_cache_alone(kind: str, tmp_path_factory: pytest.TempPa
     patched = apply_identity(model, loaded, arcface_identity(), ApplyOptions())
     call_unet(patched, kind, (1, 0))
     cache = sum(2 * 2 * 16 * layer.width * 4 for layer in unet_layers(model))
-    assert 0 < _tensor_bytes(patched.model_options) <= 1.05 * cache
+    assert 0 < tensor_bytes(patched.model_options) <= 1.05 * cache
 
 
 def test_a_changed_strength_projects_nothing(faceid: LoadedAdapter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from likeness_pack.adapters.adapter import TokenOptions
 from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.loaded import LoadedAdapter
+from reachable import tensor_bytes
 from tiny_adapters import write_faceid, write_fact
 from unet_calls import call_unet, patched_calls
 
@@ -108,13 +109,28 @@ def test_step_range(model: Any, loaded: LoadedAdapter) -> None:
 
 
 def test_weights_are_the_hosts_to_move(model: Any, loaded: LoadedAdapter) -> None:
-    """After sampling the host lists the adapter among its loaded models, and unloads it when asked."""
+    """While sampling the host has the gated layers loaded, not the projector, and unloads them when asked."""
     management = importlib.import_module("comfy.model_management")
-    sample(apply_identity(model, loaded, transface_identity(), ApplyOptions(strength=0.5)), steps=1)
-    assert any(entry.model is loaded.managed.patcher for entry in management.current_loaded_models)
+
+    def listed(network: Any) -> bool:
+        return any(entry.model is network.patcher for entry in management.current_loaded_models)
+
+    patched = apply_identity(model, loaded, transface_identity(), ApplyOptions(strength=0.5))
     management.unload_all_models()
-    assert not any(entry.model is loaded.managed.patcher for entry in management.current_loaded_models)
-    sample(apply_identity(model, loaded, transface_identity(), ApplyOptions(strength=0.5)), steps=1)
+    sample(patched, steps=1)
+    assert listed(loaded.managed_steps) and not listed(loaded.managed)
+    management.unload_all_models()
+    assert not listed(loaded.managed_steps)
+    sample(patched, steps=1)
+
+
+def test_options_hold_what_runs_in_a_step(model: Any, loaded: LoadedAdapter) -> None:
+    """Keys and values of both branches and the gated layers, whose bytes the report names; not the projector."""
+    patched = apply_identity(model, loaded, transface_identity(), ApplyOptions(strength=0.5))
+    call_unet(patched, "SD15", (1, 0))
+    held = tensor_bytes(patched.model_options)
+    assert 0 < held <= 1.05 * loaded.adapter.report.sample_bytes
+    assert held < 0.1 * loaded.adapter.report.encode_bytes
 
 
 def test_wrong_base_and_wrong_encoder(loaded: LoadedAdapter, model: Any) -> None:

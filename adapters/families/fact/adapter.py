@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...adapter import GatedAttentionAdapter, IdentityTokens, TokenOptions, module_device_dtype
 from ...errors import EncoderMismatch, IdentityMismatch
@@ -58,6 +58,11 @@ class FactAdapter(GatedAttentionAdapter):
     def layers(self) -> Mapping[str, GatedSelfAttention]:
         """The 16 layers by diffusers block path."""
         return self._layers
+
+    @property
+    def token_network(self) -> nn.Module:
+        """The projector."""
+        return self.network.local_fac_prj
 
     @property
     def first_generation(self) -> bool:
