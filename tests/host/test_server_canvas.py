@@ -37,6 +37,7 @@ MODEL_FOLDERS = {
     ("LikenessLoadEncoder", "encoder"): "face_encoders",
     ("LikenessLoadParser", "file"): "face_parsers",
     ("LikenessLoadRestorerCheckpoint", "file"): "face_adapters",
+    ("LikenessLoadSwapper", "swapper"): "face_swappers",
     ("LikenessPreviewWPlus", "file"): "face_encoders",
 }
 
