@@ -39,8 +39,8 @@ class LoadedAdapter(Shared):
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         # What runs once for each identity is not held, and not loaded, by models that only sample.
-        gated = isinstance(adapter, GatedAttentionAdapter)
-        self.managed = ManagedNetwork(adapter.token_network if gated else adapter.network)
+        network = adapter.token_network if isinstance(adapter, GatedAttentionAdapter) else adapter.network
+        self.managed = ManagedNetwork(network)
         steps = _step_network(adapter)
         self.managed_steps = None if steps is None else ManagedNetwork(steps)
         self._projected: weakref.WeakValueDictionary[tuple[object, ...], RowKeysValues] = weakref.WeakValueDictionary()
