@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ from likeness_pack.faces.errors import BadImage, BadLandmarks, FaceChoice, NoFac
 from likeness_pack.faces.parts import GROUPS
 from likeness_pack.faces.templates import template_points
 from likeness_pack.faces.types import FaceBatch, Faces
+from pack import ROOT
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_parser import PICTURE, TINY, pictures, tiny_network, tiny_parser, trained, two_and_one, write_trained
+
+sys.path.append(str(ROOT / "tools"))
+
+import convert_segface  # noqa: E402 (a script of the tools folder)
 
 OTHERS = (
     Shape("swin_v2", (32, 64, 128, 256), (1, 2, 1, 1), window=8, dim=32, inside=32),
@@ -286,3 +292,19 @@ def test_an_untrained_file_of_another_kind_is_no_parser(tmp_path: Path) -> None:
     state = trained(tiny_network())
     torch.save({"optimizer": state["optimizer"]}, tmp_path / "a.pt")
     assert isinstance(FAMILY.recognise(read_header(tmp_path / "a.pt")), str)
+
+
+def test_the_converter_keeps_the_model_and_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_trained(tmp_path / "model_299.pt", "lapa")
+    assert convert_segface.main([str(source)]) == 1
+    assert "lapa or helen" in capsys.readouterr().err and not (tmp_path / "model_299.safetensors").exists()
+    assert convert_segface.main([str(source), "--variant", "lapa", "--resolution", "224"]) == 0
+    written = tmp_path / "model_299.safetensors"
+    assert written.stat().st_size < 0.4 * source.stat().st_size
+    parser = registry.load(written)
+    assert (parser.label_set, parser.resolution) == ("lapa", 224)
+    for name, tensor in registry.load(source, variant="lapa").network.state_dict().items():
+        assert torch.equal(parser.network.state_dict()[name], tensor), name
+    assert convert_segface.main([str(source), "--variant", "lapa"]) == 1
+    save_file({"a": torch.ones(1)}, tmp_path / "b.safetensors")
+    assert convert_segface.main([str(tmp_path / "b.safetensors"), str(tmp_path / "c.safetensors")]) == 1
