@@ -171,8 +171,8 @@ class TestCrop:
         assert torch.equal(with_mask.features["tokens"], by_hand.features["tokens"])
         assert not torch.allclose(with_mask.features["tokens"], plain.features["tokens"])
         assert with_mask.masked and not plain.masked
-        assert not any("not masked" in note for note in with_mask.notes)
-        assert any("not masked" in note for note in plain.notes)
+        assert not any("unmasked: expect weaker identity" in note for note in with_mask.notes)
+        assert any("unmasked: expect weaker identity" in note for note in plain.notes)
 
     def test_each_face_gets_its_own_photo_and_mask(self, encoder):
         photos, faces = _photos(3), [_face(1, 2), _two(), _face(9, 9)]

@@ -37,7 +37,7 @@ NEEDED = (
     "feature.0.weight",
     "feature.2.weight",
 )
-UNMASKED = "face not masked: FACT was trained on faces with a black background; expect a weaker identity with it"
+UNMASKED = "unmasked: expect weaker identity (FACT was trained on faces with a black background)"
 
 
 class TransFaceEncoder(FaceEncoder):
