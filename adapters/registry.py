@@ -57,6 +57,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("encoder", "encoders.musiq"),
     ("detector", "detectors.retinaface"),
     ("detector", "detectors.damofd"),
+    ("swapper", "swappers.reswapper"),
     ("parser", "parsers.segface"),
 )
 

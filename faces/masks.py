@@ -115,7 +115,9 @@ def soft_square(
     """
     corners = transform_points(torch.tensor([[0.0, 0.0], [size, size]]).double(), matrix.cpu())
     side = math.ceil(float((corners[1] - corners[0]).norm())) + 2
-    box = region_of(matrix, size, height, width, margin=(side // 20 + 6 if feather is None else feather) + 2)
+    # The square fades over one pixel of the crop, which may be many of the picture.
+    rim = math.ceil(side / size) + 2
+    box = region_of(matrix, size, height, width, margin=(side // 20 + 6 if feather is None else feather) + rim)
     x1, y1, x2, y2 = box
     if x2 <= x1 or y2 <= y1:
         return box, torch.zeros(0, 0)

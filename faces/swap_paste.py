@@ -105,7 +105,8 @@ def _into_box(crop: Tensor, place: Tensor, box: Box) -> Tensor:
     x1, y1, x2, y2 = box
     backward = invert(place)
     backward[:, 2] -= torch.tensor([x1, y1], dtype=torch.float64)
-    return warp(crop[None], backward[None], (y2 - y1, x2 - x1), "border")[0].movedim(0, -1)
+    placed = warp(crop[None], backward[None], (y2 - y1, x2 - x1), "border", "bicubic")
+    return placed[0].movedim(0, -1).clamp(0, 1)
 
 
 def _fitted(mask: Tensor, size: int) -> Tensor:

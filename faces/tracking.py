@@ -151,11 +151,11 @@ def select_people(tracks: TrackedFaces, numbers: Sequence[int]) -> TrackedFaces:
 
 
 def mean_embeddings(tracks: TrackedFaces) -> dict[int, Tensor]:
-    """Mean unit embedding (D,) of each person who has one, over all frames."""
+    """Mean embedding (D,) of each person who has one, over all frames, none brought to another length."""
     found: dict[int, list[Tensor]] = {}
     for faces, numbers in zip(tracks.images, tracks.persons, strict=True):
         if faces.embeddings is not None:
-            for row, number in zip(functional.normalize(faces.embeddings.float(), dim=-1), numbers, strict=True):
+            for row, number in zip(faces.embeddings.float(), numbers, strict=True):
                 found.setdefault(number, []).append(row)
     return {number: torch.stack(rows).mean(0) for number, rows in found.items()}
 
@@ -238,8 +238,8 @@ def _runs(tracks: TrackedFaces, places: dict[int, int]) -> list[list[int]]:
 
 def near(tracks: TrackedFaces, places: dict[int, int], first: int, second: int) -> bool:
     """Whether a person's boxes in two frames overlap enough to be one movement."""
-    boxes = [tracks.images[frame].boxes[places[frame]][None] for frame in (first, second)]
-    return float(iou(*boxes)) >= JUMP
+    before, after = (tracks.images[frame].boxes[places[frame]][None] for frame in (first, second))
+    return float(iou(before, after)) >= JUMP
 
 
 def _averaged(values: Tensor, radius: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 Padding = Literal["zeros", "border"]
+Kernel = Literal["bilinear", "bicubic"]
 
 # Values (pixels x channels, read and written) that one call of the sampler may hold: 256 MB of float32.
 _CHUNK_VALUES = 1 << 26
@@ -36,8 +37,14 @@ def transform_points(points: Tensor, matrices: Tensor) -> Tensor:
     return points @ matrices[..., :2].transpose(-1, -2) + matrices[..., 2].unsqueeze(-2)
 
 
-def warp(images: Tensor, matrices: Tensor, size: int | tuple[int, int], padding: Padding = "zeros") -> Tensor:
-    """Return the crops (B, C, h, w) that ``matrices`` cut from ``images``, bilinear.
+def warp(
+    images: Tensor,
+    matrices: Tensor,
+    size: int | tuple[int, int],
+    padding: Padding = "zeros",
+    kernel: Kernel = "bilinear",
+) -> Tensor:
+    """Return the crops (B, C, h, w) that ``matrices`` cut from ``images``.
 
     Args:
         images: (B, C, H, W), any floating dtype and device; gradients flow through.
@@ -45,13 +52,15 @@ def warp(images: Tensor, matrices: Tensor, size: int | tuple[int, int], padding:
         size: side of a square crop, or (h, w).
         padding: what lies outside the picture: zeros (blended in at the rim, as OpenCV's constant border) or the
             nearest pixel of the border.
+        kernel: bilinear as in the authors' code; bicubic (a = -0.75) keeps more detail and may leave 0..1 a little.
     """
     height, width = (size, size) if isinstance(size, int) else size
     backward = invert(matrices.detach().cpu().double())
     if images.shape[0] == 0:
         return images.new_zeros(0, images.shape[1], height, width)
     each = images.shape[1] * (images[0, 0].numel() + height * width) + 2 * height * width
-    crops = [_sample(images[part], backward[part], height, width, padding) for part in chunks(images.shape[0], each)]
+    parts = chunks(images.shape[0], each)
+    crops = [_sample(images[part], backward[part], height, width, padding, kernel) for part in parts]
     return crops[0] if len(crops) == 1 else torch.cat(crops)
 
 
@@ -62,15 +71,19 @@ def chunks(count: int, values_each: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _sample(images: Tensor, backward: Tensor, height: int, width: int, padding: Padding) -> Tensor:
-    # Border is made by clamping coordinates: the sampler's own border mode is missing on some devices.
+def _sample(
+    images: Tensor, backward: Tensor, height: int, width: int, padding: Padding, kernel: Kernel = "bilinear"
+) -> Tensor:
+    # Border is made by clamping coordinates: the sampler's own border mode is missing on some devices. The wider
+    # kernel reaches beyond the clamped ones and needs it.
     clamped = padding == "border"
     planes = [
         _coordinate(backward[:, axis], length, height, width, clamped).to(images.device)
         for axis, length in ((0, images.shape[-1]), (1, images.shape[-2]))
     ]
     grid = torch.stack(planes, dim=-1)
-    crops = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=clamped)
+    mode = "border" if clamped and kernel == "bicubic" else "zeros"
+    crops = F.grid_sample(images.float(), grid, mode=kernel, padding_mode=mode, align_corners=clamped)
     return crops.to(images.dtype)
 
 

@@ -16,15 +16,29 @@ OURS = ("face_encoders", "face_adapters", "face_detectors", "face_parsers", "fac
 
 @dataclass(frozen=True)
 class FileKind:
-    """Where the files of one loader are looked for: our folder first, then those of other packs."""
+    """Where the files of one loader are looked for: our folder first, then those of other packs.
+
+    Attributes:
+        own: our folder.
+        peers: folders of other packs.
+        extensions: of the files that are listed.
+        flat: peers whose sub-folders hold files of another kind.
+    """
 
     own: str
     peers: tuple[str, ...] = ()
+    extensions: frozenset[str] = EXTENSIONS
+    flat: frozenset[str] = frozenset()
 
 
 ADAPTERS = FileKind("face_adapters", ("ipadapter", "instantid", "pulid", "photomaker"))
 ENCODERS = FileKind("face_encoders", ("facerestore_models",))
 DETECTORS = FileKind("face_detectors", ())
+SWAPPERS = FileKind(
+    "face_swappers", ("insightface", "reswapper", "hyperswap"), EXTENSIONS | {".onnx"}, frozenset({"insightface"})
+)
+# Folders in which the host shall list ONNX files too.
+WITH_ONNX = frozenset({"face_swappers", "insightface", "reswapper", "hyperswap"})
 PEER_FOLDERS = ("ipadapter", "instantid", "pulid", "photomaker", "insightface", "hyperswap", "reswapper")
 
 
@@ -43,29 +57,31 @@ def _register(paths: Any, name: str) -> None:
     """
     table = paths.folder_names_and_paths
     folder = str(Path(paths.models_dir) / name)
+    listed = EXTENSIONS | {".onnx"} if name in WITH_ONNX else EXTENSIONS
     if name not in set(table.keys()):
-        table[name] = ([folder], set(EXTENSIONS))
+        table[name] = ([folder], set(listed))
         return
     known, extensions = table[name][0], table[name][1]
     if folder not in list(known):
         known.append(folder)
     if isinstance(extensions, set):
-        extensions.update(EXTENSIONS)
+        extensions.update(listed)
 
 
 def list_files(kind: FileKind) -> list[str]:
     """Names for a dropdown: files of our folder as they are, those of other packs' folders behind ``[folder] ``."""
-    names = sorted(_names(kind.own))
+    names = sorted(_names(kind.own, kind.extensions))
     for peer in kind.peers:
-        names += [f"[{peer}] {name}" for name in sorted(_names(peer))]
+        found = sorted(_names(peer, kind.extensions))
+        names += [f"[{peer}] {name}" for name in found if peer not in kind.flat or Path(name).name == name]
     return names
 
 
-def _names(folder: str) -> Iterable[str]:
+def _names(folder: str, extensions: frozenset[str]) -> Iterable[str]:
     paths = folder_paths()
     if folder not in set(paths.folder_names_and_paths.keys()):
         return []
-    return [name for name in paths.get_filename_list(folder) if Path(name).suffix.lower() in EXTENSIONS]
+    return [name for name in paths.get_filename_list(folder) if Path(name).suffix.lower() in extensions]
 
 
 def find_file(kind: FileKind, choice: str) -> Path:

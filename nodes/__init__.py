@@ -25,6 +25,8 @@ from . import (
     restore,
     select,
     similarity,
+    swap,
+    tracks,
     w_plus,
 )
 
@@ -52,6 +54,8 @@ _MODULES = (
     compare,
     lafr,
     parse,
+    tracks,
+    swap,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

@@ -98,7 +98,9 @@ def swap_faces(
     for start in range(0, len(owners), step):
         part = slice(start, start + step)
         cut = [
-            warp(planes[n : n + 1], m[None], size, "border") for n, m in zip(owners[part], matrices[part], strict=True)
+            # Bilinear, as the authors cut, blurs what is seen of an unchanged face by one to two levels more.
+            warp(planes[owner : owner + 1], matrix[None], size, "border", "bicubic")
+            for owner, matrix in zip(owners[part], matrices[part], strict=True)
         ]
         crops.append(_swapped(torch.cat(cut).clamp(0, 1), source[part], swapper, options.boost))
         if on_progress is not None:

@@ -83,6 +83,7 @@ PUBLISHED: tuple[Published, ...] = (
     Published("fact_retinaface", "retinaface", (None,), _TRAINED, torch.float32),
     Published("restorerid_musiq", "musiq", (None,), _TRAINED, torch.float32),
     Published("damofd_05g_kps", "damofd", (None,), _TRAINED, torch.float32),
+    Published("faceswap_reswapper", "reswapper", ("128", "256"), _TRAINED, torch.float32),
     Published("segface_celeb_convnext_base_512", "segface", ("celeba",), dtype=torch.float32),
     Published("segface_celeb_efficientnet_512", "segface", ("celeba",), dtype=torch.float32),
     Published("segface_celeb_mobilenet_512", "segface", ("celeba",), dtype=torch.float32),
@@ -96,7 +97,6 @@ PUBLISHED: tuple[Published, ...] = (
 # Checkpoints of systems that no family takes, and networks that stand beside a family's own file.
 FOREIGN: tuple[str, ...] = (
     "cm_unet",
-    "faceswap_reswapper",
     "graph_adapter",
     "hyavatar_full",
     "id_animator_motion_module",
