@@ -1,7 +1,8 @@
 """What importing the pack adds to a ComfyUI that has its engine loaded: ``python tools/dev/import_cost.py``.
 
 The pack is imported as a host does it, from its root ``__init__.py``, in a fresh process; times depend on the machine,
-the lists of modules do not.
+the lists of modules do not. Python compiles the files at the first start after an install or update and reads what it
+compiled at every later one, so there are two times.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ SUPPORT = ROOT / "tests" / "support"
 
 _PROGRAM = """
 import importlib.util, json, sys, time
-root, support, blocked = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+root, support, blocked, compiled = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
 sys.path.insert(0, support)
 from host_inprocess import engine
 engine()
@@ -28,6 +30,8 @@ for name in blocked:
         del sys.modules[loaded]
     sys.modules[name] = None
 modules, path, name = set(sys.modules), list(sys.path), "likeness-pack"
+if compiled:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, compiled
 spec = importlib.util.spec_from_file_location(name, root + "/__init__.py", submodule_search_locations=[root])
 started = time.perf_counter()
 module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -61,9 +65,18 @@ class ImportCost:
     own: int
 
 
-def measure(root: Path = ROOT, blocked: Sequence[str] = (), python: str = sys.executable) -> ImportCost:
-    """Import the pack at ``root`` in a fresh process; imports of the packages ``blocked`` fail there."""
-    command = [python, "-c", _PROGRAM, str(root), str(SUPPORT), json.dumps(list(blocked))]
+def measure(
+    root: Path = ROOT, blocked: Sequence[str] = (), python: str = sys.executable, compiled: Path | None = None
+) -> ImportCost:
+    """Import the pack at ``root`` in a fresh process.
+
+    Args:
+        root: folder of the pack.
+        blocked: packages whose import fails there.
+        python: the interpreter.
+        compiled: folder in which Python keeps, and looks for, the pack's compiled files; its own choice where None.
+    """
+    command = [python, "-c", _PROGRAM, str(root), str(SUPPORT), json.dumps(list(blocked)), str(compiled or "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
     result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
     answer = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
@@ -76,6 +89,8 @@ def measure(root: Path = ROOT, blocked: Sequence[str] = (), python: str = sys.ex
 
 
 if __name__ == "__main__":
-    cost = measure()
+    with tempfile.TemporaryDirectory() as folder:
+        first, cost = (measure(compiled=Path(folder)) for _ in range(2))
     print(f"import of the pack: {1000 * cost.seconds:.0f} ms, {cost.own} modules, {len(cost.nodes)} nodes")
+    print(f"at the first start after an install or update, when Python compiles it: {1000 * first.seconds:.0f} ms")
     print(f"loaded beside them: {', '.join(cost.foreign) or 'nothing'}")
