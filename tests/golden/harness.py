@@ -108,10 +108,18 @@ def part(name: str) -> Callable[[Part], Part]:
     return register
 
 
-def load_parts() -> dict[str, Part]:
-    """Import every ``parts_*.py`` beside this file and return the register."""
+def load_parts(broken: dict[str, str] | None = None) -> dict[str, Part]:
+    """Import every ``parts_*.py`` beside this file and return the register.
+
+    With ``broken`` a file that cannot be imported is noted there, by name with the reason, and the others still load.
+    """
     import importlib
 
     for path in sorted(Path(__file__).parent.glob("parts_*.py")):
-        importlib.import_module(path.stem)
+        try:
+            importlib.import_module(path.stem)
+        except ImportError as error:
+            if broken is None:
+                raise
+            broken[path.name] = str(error)
     return PARTS
