@@ -25,6 +25,7 @@ from likeness_path import register  # noqa: E402
 # stand-in.
 BASE_MODEL, ENCODER, ADAPTER = "Base model (SD1.5)", "Encoder (TransFace-S)", "Adapter (FACT)"
 PUBLISHED = ("transface_s_ms1mv2_fact", "fact_maj")
+TEXT_KEYS = "1.1.transformer_blocks.0.attn2.to_k.weight"
 BASE_HINT = "any SD1.5 checkpoint (about 2 GB, under its own licence) in models/checkpoints"
 
 
@@ -95,12 +96,26 @@ def usable_files(models: Path) -> dict[str, Path]:
                 continue
             if path.is_file() and report.family == family and not path.name.startswith("standin"):
                 found[title] = path
-    own = [
-        path for path in sorted((models / "checkpoints").glob("*.safetensors")) if not path.name.startswith("standin")
-    ]
+    own = [path for path in sorted((models / "checkpoints").glob("*.safetensors")) if _is_users_sd15(path)]
     if own:
         found[BASE_MODEL] = own[0]
     return found
+
+
+def _is_users_sd15(path: Path) -> bool:
+    """Whether a checkpoint is a text-to-image SD1.5 of the user's: text context of 768, four latent channels."""
+    from likeness_pack.adapters.checkpoint import read_header
+    from likeness_pack.faces.errors import LikenessError
+
+    if path.name.startswith("standin"):
+        return False
+    try:
+        header = read_header(path)
+    except LikenessError:
+        return False
+    unet = "model.diffusion_model.input_blocks."
+    text, latent = (header.shape(unet + name) for name in (TEXT_KEYS, "0.0.weight"))
+    return text is not None and latent is not None and (text[1], latent[1]) == (768, 4)
 
 
 def write_standins(models: Path) -> dict[str, Path]:

@@ -9,6 +9,7 @@ import pytest
 from likeness_pack.tools import demo
 from likeness_pack.tools.standins.command import write_standin
 from PIL import Image
+from sparse_files import write_sparse_safetensors
 
 
 def test_photos_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -48,11 +49,23 @@ def test_users_files_are_known_by_content(tmp_path: Path) -> None:
     mine = path.rename(adapters / "my own file.ckpt")
     assert demo.usable_files(tmp_path) == {demo.ADAPTER: mine}
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "standin-sd15.safetensors").touch()
+    for name, context, latent in (("standin-sd15", 768, 4), ("a sd2", 1024, 4), ("b inpainting", 768, 9)):
+        checkpoint(tmp_path, name, context, latent)
+    (tmp_path / "checkpoints" / "c cut.safetensors").touch()
     assert demo.BASE_MODEL not in demo.usable_files(tmp_path)
-    model = tmp_path / "checkpoints" / "my model.safetensors"
-    model.touch()
+    model = checkpoint(tmp_path, "my model", 768, 4)
     assert demo.usable_files(tmp_path)[demo.BASE_MODEL] == model
+
+
+def checkpoint(models: Path, name: str, context: int, latent: int) -> Path:
+    """A base model of true shapes in the places that tell which one it is."""
+    unet = "model.diffusion_model.input_blocks."
+    shapes = {
+        f"{unet}0.0.weight": (320, latent, 3, 3),
+        f"{unet}1.1.transformer_blocks.0.attn2.to_k.weight": (320, context),
+        "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
+    }
+    return write_sparse_safetensors(models / "checkpoints" / f"{name}.safetensors", shapes)
 
 
 def test_files_that_are_none_are_passed_over(tmp_path: Path) -> None:
