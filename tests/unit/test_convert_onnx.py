@@ -62,6 +62,12 @@ def entry(number, value):
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
+def floats(*sides):
+    """The type of a float tensor, as a graph's inputs and outputs carry it; a name is a side of any length."""
+    shape = b"".join(entry(1, entry(2, side) if isinstance(side, str) else entry(1, side)) for side in sides)
+    return entry(2, entry(1, entry(1, 1) + entry(2, shape)))
+
+
 class Writer:
     """Writes an `IResNet` as ONNX, in the wire format, with the freedoms that exporters take."""
 
@@ -117,13 +123,13 @@ class Writer:
         for name, value in settings.items():
             told = entry(1, name)
             if isinstance(value, float):
-                told += varint(2 << 3 | 5) + struct.pack("<f", value)
+                told += varint(2 << 3 | 5) + struct.pack("<f", value) + entry(20, 1)
             elif isinstance(value, int):
-                told += entry(3, value)
+                told += entry(3, value) + entry(20, 2)
             elif self.style.get("packed"):
-                told += entry(8, b"".join(varint(one) for one in value))
+                told += entry(8, b"".join(varint(one) for one in value)) + entry(20, 7)
             else:
-                told += b"".join(entry(8, one) for one in value)
+                told += b"".join(entry(8, one) for one in value) + entry(20, 7)
             content += entry(5, told)
         self.nodes.append(content)
         return out
@@ -187,10 +193,10 @@ class Writer:
                 x = self.block(x, block)
         x = self.head(x, network)
         graph = b"".join(entry(1, node) for node in self.nodes) + b"".join(entry(5, one) for one in self.constants)
-        graph += entry(11, entry(1, "input.1"))
+        graph += entry(2, "network") + entry(11, entry(1, "input.1") + floats("N", 3, 112, 112))
         if self.style.get("listed"):
             graph += b"".join(entry(11, entry(1, name)) for name in self.inputs)
-        graph += entry(12, entry(1, x))
+        graph += entry(12, entry(1, x) + floats("N", network.fc.out_features))
         path.write_bytes(entry(1, 6) + entry(2, "exporter") + entry(7, graph) + entry(8, entry(2, 11)))
         return path
 
