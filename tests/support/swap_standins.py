@@ -101,3 +101,22 @@ def write_reswapper(path: Path, *, emap: bool = True, seed: int = 0) -> Path:
     if emap:
         np.save(path.with_name("emap.npy"), torch.randn(512, 512, generator=chance).numpy())
     return path
+
+
+def write_onnx_recogniser(path: Path) -> Path:
+    """A recognition network of faces (n, 3, 112, 112) that only knows their mean colour: embeddings (n, 512)."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weight = torch.randn(3, 512, generator=torch.Generator().manual_seed(0))
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["output"]),
+    ]
+    kind = TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info("input", kind, ["n", 3, 112, 112])]
+    outputs = [helper.make_tensor_value_info("output", kind, ["n", 512])]
+    graph = helper.make_graph(nodes, "faces", inputs, outputs, [numpy_helper.from_array(weight.numpy(), "weight")])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
