@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters import registry
-from ..adapters.adapter import TokenOptions
-from ..adapters.identity import Identity
 from ..inject import model_folders
-from ..inject.apply import ApplyOptions, apply_identity
-from ..inject.loaded import LoadedAdapter
 from .common import ADAPTER, IDENTITY, Schema, number, percent, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
+    from ..inject.loaded import LoadedAdapter
 
 PEOPLE = (1, 2, 3, 4)
 START_TOOLTIP = "When the identity begins to act, as a part of the steps."
@@ -52,6 +51,8 @@ class LikenessLoadAdapter:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters import registry
+
         variants = [
             "auto",
             *sorted({variant for family in registry.families("adapter") for variant in family.variants}),
@@ -74,6 +75,9 @@ class LikenessLoadAdapter:
 
     def load(self, file: str, variant: str) -> dict[str, Any]:
         """Recognise and build the adapter."""
+        from ..adapters import registry
+        from ..inject.loaded import LoadedAdapter
+
         adapter = registry.load(model_folders.find_file(model_folders.ADAPTERS, file), kind="adapter", variant=variant)
         report = adapter.report.as_text()
         return with_text(report, LoadedAdapter(adapter), report)
@@ -122,6 +126,9 @@ class LikenessApplyIdentity:
         negative: bool = True,
     ) -> tuple[Any]:
         """Patch a clone."""
+        from ..adapters.adapter import TokenOptions
+        from ..inject.apply import ApplyOptions, apply_identity
+
         options = ApplyOptions(
             strength, start_percent, end_percent, mask, lora_strength, TokenOptions(shortcut_scale, negative)
         )
@@ -175,6 +182,9 @@ class LikenessApplyRegions:
         **people: Any,
     ) -> tuple[Any]:
         """Patch a clone once for each person that is connected."""
+        from ..adapters.adapter import TokenOptions
+        from ..inject.apply import ApplyOptions, apply_identity
+
         for i in PEOPLE:
             identity, mask = people.get(f"identity_{i}"), people.get(f"mask_{i}")
             if identity is None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..adapters.errors import MissingModelFile
-from ..adapters.families.am_adapter.adapter import AMMatcher
-from ..adapters.families.am_adapter.attention import Mode
-from ..adapters.families.am_adapter.controlnext.adapter import ControlNeXtAdapter
-from ..adapters.families.am_adapter.maps import Resize
 from ..faces.errors import LikenessError
-from ..inject.am_adapter import MatchOptions, apply_am_adapter
-from ..inject.exemplar import Control, check_exemplar, exemplar_trajectory, official_schedule, read_trajectory
-from ..inject.exemplar_maps import best_of, check_pairs, map_picture, map_scores, picture_scores, score_table
 from ..inject.host import progress_bar
-from ..inject.loaded import LoadedAdapter
 from .common import ADAPTER, Schema, number, percent, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.families.am_adapter.adapter import AMMatcher
+    from ..adapters.families.am_adapter.attention import Mode
+    from ..adapters.families.am_adapter.maps import Resize
+    from ..inject.exemplar import Control
+    from ..inject.loaded import LoadedAdapter
 
 CATEGORY = "Likeness/exemplar"
 RESIZE_TOOLTIP = (
@@ -41,6 +40,8 @@ def matcher_of(adapter: LoadedAdapter | None, mode: Mode) -> AMMatcher | None:
         MissingModelFile: none is.
         LikenessError: another adapter is.
     """
+    from ..adapters.families.am_adapter.adapter import AMMatcher
+
     if adapter is None and mode == "hard":
         return None
     if adapter is None:
@@ -61,6 +62,9 @@ def control_of(adapter: LoadedAdapter | None, picture: Tensor, strength: float) 
     Raises:
         LikenessError: another adapter is connected.
     """
+    from ..adapters.families.am_adapter.controlnext.adapter import ControlNeXtAdapter
+    from ..inject.exemplar import Control
+
     if adapter is None or strength == 0:
         return None
     if not isinstance(adapter.adapter, ControlNeXtAdapter):
@@ -126,6 +130,9 @@ class LikenessAMAdapterInvert:
         resize: Resize = "official",
     ) -> tuple[dict[str, Any]]:
         """Sample up and down."""
+        from ..inject.exemplar import check_exemplar, exemplar_trajectory
+        from ..inject.exemplar_maps import map_picture
+
         samples = latent["samples"]
         check_exemplar(samples)
         control = None
@@ -214,6 +221,10 @@ class LikenessAMAdapterApply:
         mask: Tensor | None = None,
     ) -> tuple[Any]:
         """Patch a clone."""
+        from ..inject.am_adapter import MatchOptions, apply_am_adapter
+        from ..inject.exemplar import read_trajectory
+        from ..inject.exemplar_maps import map_picture
+
         matcher = matcher_of(adapter, mode)
         trajectory = read_trajectory(appearance_model, exemplar)
         side = LATENT_CELL * trajectory.latents.shape[-1]
@@ -253,6 +264,8 @@ class LikenessAMAdapterSampler:
 
     def make(self, model: Any, steps: int) -> tuple[Any, Tensor]:
         """Build both."""
+        from ..inject.exemplar import official_schedule
+
         return official_schedule(model, steps)
 
 
@@ -297,6 +310,8 @@ class LikenessRetrieveExemplar:
         picture: Tensor | None = None,
     ) -> dict[str, Any]:
         """Score and choose."""
+        from ..inject.exemplar_maps import best_of, check_pairs, map_scores, picture_scores, score_table
+
         check_pairs(target_map, exemplars, exemplar_maps)
         if (clip_vision is None) is not (picture is None):
             raise LikenessError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..adapters.identity import Identity
-from ..training.few_shot import attributes_text, best_labels, parse_labels, train_head
 from .common import IDENTITY, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
 
 
 class LikenessFewShotAttributes:
@@ -52,6 +53,8 @@ class LikenessFewShotAttributes:
 
     def classify(self, labelled: Identity, labels: str, faces: Identity) -> dict[str, Any]:
         """Train the head and apply it."""
+        from ..training.few_shot import attributes_text, best_labels, parse_labels, train_head
+
         names = parse_labels(labels)
         head = train_head(labelled, names)
         probabilities = head.probabilities(faces)

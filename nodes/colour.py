@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from ..faces.colour import METHODS, Method, match_colour
-from ..faces.images import as_rgb
 from .common import Schema, number
+
+if TYPE_CHECKING:
+    from ..faces.colour import Method
 
 
 class LikenessMatchColour:
@@ -23,6 +26,8 @@ class LikenessMatchColour:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..faces.colour import METHODS
+
         method = (
             "wavelet: local colours of the reference under the details of the picture, for pictures of the same "
             "content. adain: mean and spread of each channel."
@@ -38,6 +43,9 @@ class LikenessMatchColour:
 
     def match(self, images: Tensor, reference: Tensor, method: Method, strength: float) -> tuple[Tensor]:
         """Change the colours."""
+        from ..faces.colour import match_colour
+        from ..faces.images import as_rgb
+
         return (match_colour(as_rgb(images), as_rgb(reference, "reference"), method, strength),)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.identity import Identity
-from ..evaluation.compare import Candidate, compare, comparison_csv, comparison_text
 from ..faces.errors import BadImage
 from .common import IDENTITY, Schema, number, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
+    from ..evaluation.compare import Candidate
 
 PLACES = (1, 2, 3, 4)
 NAMES = {1: "degraded", 2: "restorer 1", 3: "restorer 2", 4: "restorer 3"}
@@ -52,6 +54,8 @@ class LikenessCompareRestorers:
 
     def compare(self, original: Tensor, identity_original: Identity | None = None, **given: Any) -> dict[str, Any]:
         """Measure what is connected."""
+        from ..evaluation.compare import compare, comparison_csv, comparison_text
+
         candidates = [_candidate(place, given) for place in PLACES if _connected(place, given)]
         if not candidates:
             raise BadImage(
@@ -71,6 +75,8 @@ def _connected(place: int, given: dict[str, Any]) -> bool:
 
 
 def _candidate(place: int, given: dict[str, Any]) -> Candidate:
+    from ..evaluation.compare import Candidate
+
     score = float(given.get(f"score_{place}", -1.0))
     return Candidate(
         str(given.get(f"name_{place}", NAMES[place])),

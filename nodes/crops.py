@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.encoders.base import with_embeddings
-from ..adapters.identity import Identity
-from ..evaluation.references import chosen_faces, find_people, people_table
-from ..evaluation.similarity import threshold_for
-from ..faces.crops import TEMPLATE, cut_faces, paste_crops
 from ..faces.errors import NoFaceFound
-from ..faces.images import as_rgb
-from ..faces.templates import TEMPLATES
-from ..faces.types import FaceBatch
-from ..inject.loaded_networks import LoadedEncoder
-from ..inject.references import row_for_each
 from .common import ENCODER, FACES, IDENTITY, Schema, number, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
+    from ..faces.types import FaceBatch
+    from ..inject.loaded_networks import LoadedEncoder
 
 PEOPLE = (1, 2, 3, 4)
 
@@ -40,6 +35,9 @@ class LikenessCropFaces:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..faces.crops import TEMPLATE
+        from ..faces.templates import TEMPLATES
+
         size = {"default": 512, "min": 64, "max": 2048, "step": 8, "tooltip": "Side of the crops; restorers: 512."}
         template = "Where the face lies in its crop. face_restore_512: as restorers were trained (FFHQ)."
         return {
@@ -53,6 +51,9 @@ class LikenessCropFaces:
 
     def crop(self, images: Tensor, faces: FaceBatch, size: int, template: str) -> tuple[Tensor, FaceBatch, int]:
         """Cut."""
+        from ..faces.crops import cut_faces
+        from ..faces.images import as_rgb
+
         crops, cropped = cut_faces(as_rgb(images), faces, size, template)
         return crops, cropped, len(crops)
 
@@ -88,6 +89,9 @@ class LikenessPasteFaces:
         self, images: Tensor, faces: FaceBatch, crops: Tensor, strength: float, mask: Tensor | None = None
     ) -> tuple[Tensor]:
         """Put back."""
+        from ..faces.crops import paste_crops
+        from ..faces.images import as_rgb
+
         return (paste_crops(as_rgb(images), faces, as_rgb(crops, "crops"), mask, strength),)
 
 
@@ -143,6 +147,12 @@ class LikenessMatchReferences:
         **others: Any,
     ) -> dict[str, Any]:
         """Compare every face with every person."""
+        from ..adapters.encoders.base import with_embeddings
+        from ..evaluation.references import chosen_faces, find_people, people_table
+        from ..evaluation.similarity import threshold_for
+        from ..faces.images import as_rgb
+        from ..inject.references import row_for_each
+
         named = {"person_1": person_1, **others}
         numbers = [i for i in PEOPLE if named.get(f"person_{i}") is not None]
         people = [named[f"person_{i}"] for i in numbers]

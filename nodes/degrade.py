@@ -7,10 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..faces.images import as_rgb
 from ..inject.host import progress_bar, stop_if_cancelled
-from ..training.degradations import Strengths, apply_plan, draw_plan, plan_for_frame, plan_text
-from ..training.seeds import seed_for
 from .common import Schema, number, with_text
 
 
@@ -59,6 +56,10 @@ class LikenessDegradePictures:
         each_picture: bool,
     ) -> dict[str, Any]:
         """Draw the plans and apply them, picture by picture."""
+        from ..faces.images import as_rgb
+        from ..training.degradations import Strengths, apply_plan, draw_plan, plan_for_frame, plan_text
+        from ..training.seeds import seed_for
+
         rgb = as_rgb(images)
         strengths = Strengths(blur, resize, noise, jpeg, rounds)
         bar, done, lines = progress_bar(len(rgb)), [], []

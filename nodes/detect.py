@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters import registry
-from ..adapters.detectors import packages as detector_packages
-from ..faces import manual
-from ..faces.detect import OnMissingFace, detect_faces, require_faces
-from ..faces.images import as_rgb
-from ..faces.overlay import draw_faces
-from ..faces.report import faces_table
-from ..faces.types import FaceBatch
 from ..inject import model_folders
-from ..inject.loaded_networks import LoadedDetector
 from .common import DETECTOR, FACES, ON_MISSING_FACE, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..faces.detect import OnMissingFace
+    from ..faces.types import FaceBatch
+    from ..inject.loaded_networks import LoadedDetector
 
 
 class LikenessLoadDetector:
@@ -33,6 +29,8 @@ class LikenessLoadDetector:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.detectors import packages as detector_packages
+
         names = [*detector_packages.names(), *model_folders.list_files(model_folders.DETECTORS)]
         return {
             "required": {
@@ -49,6 +47,10 @@ class LikenessLoadDetector:
 
     def load(self, detector: str) -> tuple[LoadedDetector, str]:
         """Build the detector."""
+        from ..adapters import registry
+        from ..adapters.detectors import packages as detector_packages
+        from ..inject.loaded_networks import LoadedDetector
+
         if detector_packages.is_package(detector):
             built = detector_packages.load(detector, model_folders.folder_roots("insightface"))
         else:
@@ -103,6 +105,11 @@ class LikenessDetectFaces:
         self, images: Tensor, detector: LoadedDetector, score: float, on_missing_face: OnMissingFace
     ) -> dict[str, Any]:
         """Run the detector."""
+        from ..faces.detect import detect_faces, require_faces
+        from ..faces.images import as_rgb
+        from ..faces.overlay import draw_faces
+        from ..faces.report import faces_table
+
         rgb = as_rgb(images)
         faces, kept = detect_faces(rgb, detector, score or None, on_missing_face)
         require_faces(faces)
@@ -152,6 +159,11 @@ class LikenessFacesFromUser:
         self, images: Tensor, boxes: str, points: str, mask: Tensor | None = None
     ) -> tuple[FaceBatch, Tensor, str]:
         """Read the user's boxes, points or mask."""
+        from ..faces import manual
+        from ..faces.images import as_rgb
+        from ..faces.overlay import draw_faces
+        from ..faces.report import faces_table
+
         rgb = as_rgb(images)
         count, height, width = rgb.shape[:3]
         faces = manual.faces_from_user((height, width), count, boxes, points, mask)

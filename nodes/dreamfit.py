@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.families.dreamfit.pictures import TASKS, reference_picture
-from ..inject.garment import Reference, ReferenceOptions, apply_reference, encode_reference
-from ..inject.loaded import LoadedAdapter
 from .common import ADAPTER, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..inject.garment import Reference
+    from ..inject.loaded import LoadedAdapter
 
 REFERENCE = "LIKENESS_REFERENCE"
 PERCENT = {"min": 0.0, "max": 1.0, "step": 0.001}
@@ -38,6 +39,8 @@ class LikenessPrepareGarment:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.families.dreamfit.pictures import TASKS
+
         return {
             "required": {
                 "garment": (
@@ -66,6 +69,8 @@ class LikenessPrepareGarment:
         self, garment: Tensor, task: str, beside: Tensor | None = None, width: int = 0, height: int = 0
     ) -> tuple[Tensor, str, int, int]:
         """Compose the picture."""
+        from ..adapters.families.dreamfit.pictures import TASKS, reference_picture
+
         chosen = TASKS[task]
         size = (width or chosen.output[0], height or chosen.output[1])
         return reference_picture(chosen, garment, beside, size), chosen.prompt, *size
@@ -136,6 +141,8 @@ class LikenessEncodeGarment:
         lora_strength: float = 1.0,
     ) -> dict[str, Any]:
         """Run the pass."""
+        from ..inject.garment import encode_reference
+
         reference = encode_reference(adapter, model, latent["samples"], positive, negative, lora_strength)
         return with_text(reference.report, reference, reference.report)
 
@@ -191,6 +198,8 @@ class LikenessApplyGarment:
         mask: Tensor | None = None,
     ) -> tuple[Any]:
         """Patch a clone."""
+        from ..inject.garment import ReferenceOptions, apply_reference
+
         return (apply_reference(model, garment, ReferenceOptions(strength, start_percent, end_percent, mask)),)
 
 

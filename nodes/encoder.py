@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters import registry
-from ..adapters.encoders import packages as encoder_packages
-from ..adapters.encoders.base import Which, chosen_crops, encode_photos
-from ..adapters.identity_ops import identity_report, with_image_tokens
-from ..faces.detect import OnMissingFace
-from ..faces.images import as_rgb
-from ..faces.masks import as_mask
-from ..faces.types import FaceBatch
 from ..inject import model_folders
-from ..inject.clip_vision import image_tokens
 from ..inject.host import progress_bar
-from ..inject.loaded_networks import LoadedEncoder
 from .common import ENCODER, FACES, IDENTITY, ON_MISSING_FACE, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.encoders.base import Which
+    from ..faces.detect import OnMissingFace
+    from ..faces.types import FaceBatch
+    from ..inject.loaded_networks import LoadedEncoder
 
 # Official FaceID-Plus examples crop at 224, the size of the image encoder.
 IMAGE_CROP = 224
@@ -41,6 +37,8 @@ class LikenessLoadEncoder:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.encoders import packages as encoder_packages
+
         names = [
             *encoder_packages.names(model_folders.folder_roots("insightface")),
             *model_folders.list_files(model_folders.ENCODERS),
@@ -50,6 +48,10 @@ class LikenessLoadEncoder:
 
     def load(self, encoder: str) -> tuple[LoadedEncoder, str]:
         """Build the encoder."""
+        from ..adapters import registry
+        from ..adapters.encoders import packages as encoder_packages
+        from ..inject.loaded_networks import LoadedEncoder
+
         if encoder_packages.is_package(encoder):
             built = encoder_packages.load(encoder, model_folders.folder_roots("insightface"))
         else:
@@ -114,6 +116,12 @@ class LikenessEncodeIdentity:
         clip_vision: Any = None,
     ) -> dict[str, Any]:
         """Run the encoder, and the image encoder where one is connected."""
+        from ..adapters.encoders.base import chosen_crops, encode_photos
+        from ..adapters.identity_ops import identity_report, with_image_tokens
+        from ..faces.images import as_rgb
+        from ..faces.masks import as_mask
+        from ..inject.clip_vision import image_tokens
+
         rgb = as_rgb(images)
         masks = None if mask is None else as_mask(mask, *rgb.shape[:3])
         bar = progress_bar(max(1, sum(faces.counts)))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.encoders.base import Which
-from ..adapters.identity_ops import identity_report
-from ..faces.detect import OnMissingFace
-from ..faces.types import FaceBatch
 from ..inject.host import progress_bar
-from ..inject.picture_identity import encode_pictures, encoded_previews
 from .common import FACES, IDENTITY, ON_MISSING_FACE, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.encoders.base import Which
+    from ..faces.detect import OnMissingFace
+    from ..faces.types import FaceBatch
 
 PREVIEW = 224
 
@@ -79,6 +79,9 @@ class LikenessEncodeImage:
         on_missing_face: OnMissingFace = "error",
     ) -> dict[str, Any]:
         """Run the vision model."""
+        from ..adapters.identity_ops import identity_report
+        from ..inject.picture_identity import encode_pictures, encoded_previews
+
         bar = progress_bar(max(1, len(images) if faces is None else sum(faces.counts)))
         identity = encode_pictures(
             clip_vision,

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..adapters.encoders.base import Which, chosen_landmarks
-from ..adapters.families.id_animator.motion import read_motion
-from ..adapters.identity_ops import identity_report
-from ..faces.detect import OnMissingFace
-from ..faces.images import as_rgb
-from ..faces.types import FaceBatch
 from ..inject import model_folders
-from ..inject.aligned_pictures import encode_aligned, soft_crops
-from ..inject.frame_strength import BETWEEN, Between, frame_strengths
 from ..inject.host import progress_bar
-from ..inject.managed import ManagedNetwork
-from ..inject.motion import apply_motion
 from .common import FACES, IDENTITY, ON_MISSING_FACE, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.encoders.base import Which
+    from ..faces.detect import OnMissingFace
+    from ..faces.types import FaceBatch
+    from ..inject.frame_strength import Between
 
 MOTION_FILES = model_folders.FileKind("face_adapters", ("animatediff_models",))
 
@@ -60,6 +56,11 @@ class LikenessEncodeAlignedFace:
         self, images: Tensor, faces: FaceBatch, clip_vision: Any, which: Which, on_missing_face: OnMissingFace
     ) -> dict[str, Any]:
         """Align, enlarge, encode."""
+        from ..adapters.encoders.base import chosen_landmarks
+        from ..adapters.identity_ops import identity_report
+        from ..faces.images import as_rgb
+        from ..inject.aligned_pictures import encode_aligned, soft_crops
+
         rgb = as_rgb(images)
         bar = progress_bar(max(1, sum(faces.counts)))
         identity = encode_aligned(
@@ -91,6 +92,8 @@ class LikenessFrameStrength:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..inject.frame_strength import BETWEEN
+
         schedule = (
             "One number; or one per frame: 1, 0.8, 0.6; or key frames: 0: 1.0, 8: 0.4, -1: 1.0, counted from 0, and "
             "from the end where negative."
@@ -110,6 +113,8 @@ class LikenessFrameStrength:
 
     def make(self, schedule: str, frames: int, between: Between, mask: Tensor | None = None) -> dict[str, Any]:
         """Read the schedule."""
+        from ..inject.frame_strength import frame_strengths
+
         strengths = frame_strengths(schedule, frames, between)
         report = strengths.as_text()
         return with_text(report, strengths.mask(mask), strengths.peak, report)
@@ -144,6 +149,10 @@ class LikenessApplyMotion:
 
     def apply(self, model: Any, file: str, noise_schedule: str) -> dict[str, Any]:
         """Read the file and patch a clone."""
+        from ..adapters.families.id_animator.motion import read_motion
+        from ..inject.managed import ManagedNetwork
+        from ..inject.motion import apply_motion
+
         with torch.inference_mode(False):
             network, report = read_motion(model_folders.find_file(MOTION_FILES, file))
         patched = apply_motion(model, ManagedNetwork(network), linear_betas=noise_schedule == "linear")

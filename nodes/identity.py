@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..adapters.identity import Identity
-from ..adapters.identity_ops import METHODS, Method, combine, identity_report, load_identity, save_identity
-from ..inject import identity_files
 from .common import IDENTITY, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
+    from ..adapters.identity_ops import Method
 
 FOLDER_HINT = "output/identities or input/identities"
 
@@ -27,6 +28,8 @@ class LikenessCombineIdentities:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.identity_ops import METHODS
+
         weight = {
             "default": 1.0,
             "min": 0.0,
@@ -56,6 +59,8 @@ class LikenessCombineIdentities:
 
     def combine(self, identity_1: Identity, method: Method, **others: Any) -> tuple[Identity, str]:
         """Combine those that are connected."""
+        from ..adapters.identity_ops import combine, identity_report
+
         identities, weights = [identity_1], [float(others.get("weight_1", 1.0))]
         for number in (2, 3, 4):
             identity = others.get(f"identity_{number}")
@@ -93,6 +98,9 @@ class LikenessSaveIdentity:
 
     def save(self, identity: Identity, name: str) -> dict[str, Any]:
         """Write the file."""
+        from ..adapters.identity_ops import save_identity
+        from ..inject import identity_files
+
         path = identity_files.next_path(name)
         save_identity(identity, path)
         return with_text(f"saved {path.name}", identity_files.listed_name(path))
@@ -112,16 +120,23 @@ class LikenessLoadIdentity:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..inject import identity_files
+
         return {"required": {"file": (identity_files.list_names(), {"tooltip": f"A file in {FOLDER_HINT}."})}}
 
     @classmethod
     def IS_CHANGED(cls, file: str) -> str:  # noqa: N802 (the host's name)
         """Read the file again when it was written again."""
+        from ..inject import identity_files
+
         path = identity_files.find(file)
         return f"{path.stat().st_mtime_ns}:{path.stat().st_size}"
 
     def load(self, file: str) -> tuple[Identity, str]:
         """Read the file."""
+        from ..adapters.identity_ops import identity_report, load_identity
+        from ..inject import identity_files
+
         path: Path = identity_files.find(file)
         identity = load_identity(path)
         return identity, identity_report(identity)

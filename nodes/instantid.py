@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.identity import Identity
-from ..faces.keypoints_picture import keypoints_pictures
-from ..faces.types import FaceBatch
-from ..inject.face_context import face_context
-from ..inject.loaded import LoadedAdapter
 from .common import ADAPTER, FACES, IDENTITY, Schema
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
+    from ..faces.types import FaceBatch
+    from ..inject.loaded import LoadedAdapter
 
 
 class LikenessKeypointsPicture:
@@ -54,6 +54,8 @@ class LikenessKeypointsPicture:
 
     def draw(self, faces: FaceBatch, width: int, height: int) -> tuple[Tensor]:
         """Draw them."""
+        from ..faces.keypoints_picture import keypoints_pictures
+
         return (keypoints_pictures(faces, height, width),)
 
 
@@ -88,6 +90,8 @@ class LikenessInstantIDConditioning:
 
     def apply(self, positive: Any, negative: Any, adapter: LoadedAdapter, identity: Identity) -> tuple[Any, Any]:
         """Add the tokens to copies of both."""
+        from ..inject.face_context import face_context
+
         return face_context(positive, negative, adapter, identity)
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..adapters import registry
-from ..adapters.families.lafr.layout import BASES, LafrFacts
 from ..inject.host import model_management, progress_bar, stop_if_cancelled
-from ..inject.lafr import adapter_file, lafr_of, one_step, training_folder, vae_encode
-from ..inject.loaded import LoadedAdapter
-from ..training.lafr import LafrOptions, held_out, train_lafr
-from ..training.loop import LoopOptions
-from ..training.pictures import PictureBatch, PictureFolder, Pictures
 from .common import ADAPTER, Schema, number, with_text
+
+if TYPE_CHECKING:
+    from ..inject.loaded import LoadedAdapter
+    from ..training.pictures import PictureBatch, Pictures
 
 DEFAULT_TIMESTEP = 399
 # Pictures that the report's distances are measured on.
@@ -51,6 +48,8 @@ class LikenessLafrAlign:
 
     def align(self, latent: dict[str, Any], strength: float, adapter: LoadedAdapter | None = None) -> tuple[Any]:
         """Run the adapter."""
+        from ..inject.lafr import lafr_of
+
         with torch.inference_mode():
             samples = lafr_of(adapter).align(latent["samples"], strength)
         return ({**latent, "samples": samples},)
@@ -87,6 +86,8 @@ class LikenessLafrOneStep:
         self, model: Any, latent: dict[str, Any], timestep: int, adapter: LoadedAdapter | None = None
     ) -> tuple[dict[str, Any], Tensor, int]:
         """Scale the latent and read the noise level."""
+        from ..inject.lafr import lafr_of, one_step
+
         if timestep < 0:
             timestep = DEFAULT_TIMESTEP if adapter is None else lafr_of(adapter).facts.t_star
         start, sigmas = one_step(model, latent["samples"], timestep)
@@ -111,6 +112,8 @@ class LikenessLafrTrain:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.families.lafr.layout import BASES
+
         folder = "Name of a folder of sharp faces inside ComfyUI's input folder; the paper used 600 faces of FFHQ."
         resume = "Go on where a run of the same inputs stopped. Off: start anew, under a new name."
         whole = {
@@ -155,6 +158,14 @@ class LikenessLafrTrain:
         images: Tensor | None = None,
     ) -> dict[str, Any]:
         """Train, write the file, measure it and load it as any other."""
+        from ..adapters import registry
+        from ..adapters.families.lafr.layout import LafrFacts
+        from ..inject.lafr import adapter_file, training_folder, vae_encode
+        from ..inject.loaded import LoadedAdapter
+        from ..training.lafr import LafrOptions, held_out, train_lafr
+        from ..training.loop import LoopOptions
+        from ..training.pictures import PictureFolder
+
         path, facts = adapter_file(name, resume), LafrFacts(base=base, prediction="eps")
         options = LafrOptions(seed=seed, batch=batch, hidden=hidden, codes=codes, warmup=min(200, steps // 4))
         pictures: Pictures = PictureFolder(training_folder(folder), size) if images is None else _batch(images, size)
@@ -181,6 +192,8 @@ class LikenessLafrTrain:
 
 def _batch(images: Tensor, size: int) -> PictureBatch:
     # Tensors of the inference mode cannot take part in training; outside of it a clone can.
+    from ..training.pictures import PictureBatch
+
     with torch.inference_mode(False):
         return PictureBatch(images.clone(), size)
 

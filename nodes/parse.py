@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.parsers.base import parse_faces
-from ..adapters.parsers.segface.labels import LABEL_SETS
-from ..faces.images import as_rgb
-from ..faces.parts import GROUPS, by_picture, grown, head_masks, parsed, part_masks, part_numbers
-from ..faces.parts_picture import draw_parts, parts_table
-from ..faces.shape_masks import SHAPES, shape_masks
-from ..faces.types import FaceBatch
 from ..inject.host import progress_bar
-from ..inject.loaded_parser import AUTO, RESOLUTIONS, LoadedParser, list_parsers, load_parser
 from .common import FACES, PARSER, Schema, number, with_text
+
+if TYPE_CHECKING:
+    from ..faces.types import FaceBatch
+    from ..inject.loaded_parser import LoadedParser
 
 CATEGORY = "Likeness/parts"
 PARSED_TOOLTIP = "From 'Parse Faces'."
@@ -52,6 +48,9 @@ class LikenessLoadParser:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.parsers.segface.labels import LABEL_SETS
+        from ..inject.loaded_parser import AUTO, RESOLUTIONS, list_parsers
+
         variant = "LaPa and Helen have the same parts and cannot be told apart: choose by the publisher's folder."
         resolution = "Side of the network's pictures, named in the publisher's folder. auto: 512."
         return {
@@ -64,6 +63,8 @@ class LikenessLoadParser:
 
     def load(self, file: str, variant: str, resolution: str) -> dict[str, Any]:
         """Build the parser."""
+        from ..inject.loaded_parser import load_parser
+
         parser, report = load_parser(file, variant, resolution)
         return with_text(report, parser, report)
 
@@ -114,6 +115,11 @@ class LikenessParseFaces:
         self, images: Tensor, parser: LoadedParser, margin: float, faces: FaceBatch | None = None
     ) -> dict[str, Any]:
         """Run the parser."""
+        from ..adapters.parsers.base import parse_faces
+        from ..faces.images import as_rgb
+        from ..faces.parts import part_masks, part_numbers
+        from ..faces.parts_picture import draw_parts, parts_table
+
         rgb = as_rgb(images)
         bar = progress_bar(max(1, len(rgb) if faces is None else sum(faces.counts)))
         found = parse_faces(parser, rgb, faces, margin, lambda done, total: bar.update_absolute(done, total))
@@ -137,6 +143,8 @@ class LikenessMaskFromClasses:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..faces.parts import GROUPS
+
         classes = (
             "Parts separated by commas: background, neck, skin, cloth, left ear, right ear, left brow, right brow, "
             "left eye, right eye, nose, inner mouth, lower lip, upper lip, hair, glasses, hat, earring, necklace. "
@@ -153,6 +161,8 @@ class LikenessMaskFromClasses:
 
     def make(self, faces: FaceBatch, classes: str, dilate: int, feather: int) -> tuple[Tensor, Tensor]:
         """Draw."""
+        from ..faces.parts import by_picture, grown, parsed, part_masks, part_numbers
+
         known = parsed(faces, "mask from classes")
         masks = grown(part_masks(known, part_numbers(known.parts, classes)), dilate, feather)
         return by_picture(known, masks), masks
@@ -174,6 +184,8 @@ class LikenessFaceMask:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..faces.shape_masks import SHAPES
+
         shape = "oval of the points: brows to chin, turns with the face. oval of the box, box: as the detector drew it."
         return {
             "required": {
@@ -187,6 +199,9 @@ class LikenessFaceMask:
 
     def make(self, faces: FaceBatch, shape: Any, size: float, dilate: int, feather: int) -> tuple[Tensor, Tensor]:
         """Draw."""
+        from ..faces.parts import by_picture, grown
+        from ..faces.shape_masks import shape_masks
+
         masks = grown(shape_masks(faces, shape, size), dilate, feather)
         return by_picture(faces, masks), masks
 
@@ -220,6 +235,8 @@ class LikenessHeadMask:
 
     def make(self, faces: FaceBatch, which: str) -> dict[str, Any]:
         """Draw."""
+        from ..faces.parts import head_masks, parsed
+
         known = parsed(faces, "head mask")
         masks, without = head_masks(known, which == "all")
         lines = [f"head masks for {len(known) - len(without)} of {len(known)} images"]

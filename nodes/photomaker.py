@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.identity import Identity
-from ..adapters.identity_ops import identity_report
-from ..inject.loaded import LoadedAdapter
-from ..inject.text_identity import apply_text_lora, encode_photos_for_text, identity_conditioning
 from .common import ADAPTER, IDENTITY, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
+    from ..inject.loaded import LoadedAdapter
 
 # Steps 0 to 10 of the authors' 50 see the prompt alone.
 MERGE_PERCENT = 0.22
@@ -54,6 +54,9 @@ class LikenessPhotoMakerEncode:
 
     def encode(self, adapter: LoadedAdapter, images: Tensor, face_identity: Identity | None = None) -> dict[str, Any]:
         """Run the encoder."""
+        from ..adapters.identity_ops import identity_report
+        from ..inject.text_identity import encode_photos_for_text
+
         identity = encode_photos_for_text(adapter, images, face_identity)
         report = identity_report(identity)
         return with_text(report, identity, report)
@@ -131,6 +134,8 @@ class LikenessPhotoMakerPrompt:
         lora_strength: float,
     ) -> tuple[Any, Any]:
         """Patch a clone and encode the prompt."""
+        from ..inject.text_identity import apply_text_lora, identity_conditioning
+
         patched = apply_text_lora(model, adapter, lora_strength)
         return patched, identity_conditioning(clip, adapter, identity, text, trigger_word, merge_percent)
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.adapter import BlockAttentionAdapter, TokenOptions
-from ..adapters.encoders.base import Which, chosen_crops, encode_photos
-from ..adapters.encoders.eva_clip.pulid_identity import check_encoders, with_eva_features
 from ..adapters.errors import BaseModelMismatch
-from ..adapters.families.pulid_sdxl.adapter import PulidAdapter
-from ..adapters.families.pulid_sdxl.projection import Projection, zero_tokens
-from ..adapters.identity import Identity
-from ..adapters.identity_ops import identity_report
-from ..faces.detect import OnMissingFace
-from ..faces.images import as_rgb
-from ..faces.masks import as_mask
-from ..faces.types import FaceBatch
-from ..inject.apply import ApplyOptions, apply_identity
-from ..inject.dit_blocks import require_flux
 from ..inject.host import progress_bar
-from ..inject.loaded import LoadedAdapter
-from ..inject.loaded_networks import LoadedEncoder
 from .common import ADAPTER, ENCODER, FACES, IDENTITY, ON_MISSING_FACE, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.encoders.base import Which
+    from ..adapters.identity import Identity
+    from ..faces.detect import OnMissingFace
+    from ..faces.types import FaceBatch
+    from ..inject.loaded import LoadedAdapter
+    from ..inject.loaded_networks import LoadedEncoder
 
 PREVIEW_CROP = 112
 PERCENT = {"min": 0.0, "max": 1.0, "step": 0.001}
@@ -93,6 +86,12 @@ class LikenessEncodePulid:
         mask: Tensor | None = None,
     ) -> dict[str, Any]:
         """Run both encoders over the same faces."""
+        from ..adapters.encoders.base import chosen_crops, encode_photos
+        from ..adapters.encoders.eva_clip.pulid_identity import check_encoders, with_eva_features
+        from ..adapters.identity_ops import identity_report
+        from ..faces.images import as_rgb
+        from ..faces.masks import as_mask
+
         check_encoders(encoder.id, eva_clip.id)
         rgb = as_rgb(images)
         masks = None if mask is None else as_mask(mask, *rgb.shape[:3])
@@ -133,6 +132,8 @@ class LikenessApplyPulid:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.families.pulid_sdxl.projection import Projection
+
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The SDXL model, with or without other patches."}),
@@ -196,6 +197,11 @@ class LikenessApplyPulid:
         negative: bool = True,
     ) -> tuple[Any]:
         """Patch a clone."""
+        from ..adapters.adapter import TokenOptions
+        from ..adapters.families.pulid_sdxl.adapter import PulidAdapter
+        from ..adapters.families.pulid_sdxl.projection import Projection, zero_tokens
+        from ..inject.apply import ApplyOptions, apply_identity
+
         if not isinstance(adapter.adapter, PulidAdapter):
             raise _another_adapter(adapter, "PuLID for SDXL (v1 or v1.1)", "Apply PuLID (Flux)")
         chosen = Projection(projection)
@@ -261,6 +267,10 @@ class LikenessApplyPulidFlux:
         negative: bool = True,
     ) -> tuple[Any]:
         """Patch a clone."""
+        from ..adapters.adapter import BlockAttentionAdapter, TokenOptions
+        from ..inject.apply import ApplyOptions, apply_identity
+        from ..inject.dit_blocks import require_flux
+
         require_flux(self.DISPLAY_NAME)
         if not isinstance(adapter.adapter, BlockAttentionAdapter):
             raise _another_adapter(adapter, "PuLID for Flux", "Apply PuLID (SDXL)")

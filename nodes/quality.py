@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..faces.images import as_rgb
-from ..inject.loaded_networks import LoadedEncoder
-from ..inject.picture_quality import quality_scores
 from .common import ENCODER, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..inject.loaded_networks import LoadedEncoder
 
 
 class LikenessPictureQuality:
@@ -36,6 +36,9 @@ class LikenessPictureQuality:
 
     def score(self, images: Tensor, quality: LoadedEncoder) -> dict[str, Any]:
         """Run the network."""
+        from ..faces.images import as_rgb
+        from ..inject.picture_quality import quality_scores
+
         scores = quality_scores(quality, as_rgb(images))
         report = "\n".join(f"image {number}: {score:.2f}" for number, score in enumerate(scores))
         return with_text(report, sum(scores) / len(scores), report)

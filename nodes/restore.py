@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..adapters.encoders.base import Which, chosen_crops, encode_photos
-from ..adapters.families.restorerid.scale import adaptive_scale
-from ..adapters.identity import Identity
-from ..adapters.identity_ops import identity_report
-from ..faces.detect import OnMissingFace
 from ..faces.errors import BadImage
-from ..faces.images import as_rgb
-from ..faces.types import FaceBatch
-from ..inject.loaded import LoadedAdapter
-from ..inject.loaded_networks import LoadedEncoder
-from ..inject.picture_quality import quality_scores
-from ..inject.references import with_reference_tokens
-from ..inject.restorer_files import list_restorers, load_restorer, with_projection
-from ..inject.restorer_sampling import official_sampler, official_sigmas, with_official_timesteps
-from ..inject.restorerid import RestorationOptions, apply_restoration, restorer_of
 from .common import ADAPTER, ENCODER, FACES, IDENTITY, ON_MISSING_FACE, Schema, number, percent, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.encoders.base import Which
+    from ..adapters.identity import Identity
+    from ..faces.detect import OnMissingFace
+    from ..faces.types import FaceBatch
+    from ..inject.loaded import LoadedAdapter
+    from ..inject.loaded_networks import LoadedEncoder
 
 CROP = 224
 MODES = ["adaptive", "manual"]
@@ -52,11 +46,15 @@ class LikenessLoadRestorerCheckpoint:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..inject.restorer_files import list_restorers
+
         tooltip = "RestorerIDFull.ckpt in models/face_adapters or models/checkpoints."
         return {"required": {"file": (list_restorers(), {"tooltip": tooltip})}}
 
     def load(self, file: str) -> dict[str, Any]:
         """Read the file once for the adapter and once for the base model."""
+        from ..inject.restorer_files import load_restorer
+
         model, clip, vae, adapter = load_restorer(file)
         report = adapter.adapter.report.as_text()
         return with_text(report, model, clip, vae, adapter, report)
@@ -98,6 +96,11 @@ class LikenessEncodeReference:
         on_missing_face: OnMissingFace,
     ) -> dict[str, Any]:
         """Run both encoders."""
+        from ..adapters.encoders.base import chosen_crops, encode_photos
+        from ..adapters.identity_ops import identity_report
+        from ..faces.images import as_rgb
+        from ..inject.references import with_reference_tokens
+
         rgb = as_rgb(images)
         identity = encode_photos(encoder, rgb, faces, None, which, on_missing_face)
         crops = chosen_crops(rgb, faces, which, on_missing_face, CROP)
@@ -178,6 +181,9 @@ class LikenessApplyRestorer:
         faceid_plus: LoadedAdapter | None = None,
     ) -> dict[str, Any]:
         """Patch a clone."""
+        from ..inject.restorer_files import with_projection
+        from ..inject.restorerid import RestorationOptions, apply_restoration, restorer_of
+
         samples = _checked_latent(latent["samples"])
         restorer_of(adapter)
         scores = _scores(id_scale_mode, images, quality, len(samples))
@@ -226,6 +232,8 @@ class LikenessRestorerSampler:
 
     def make(self, model: Any, steps: int, eta: float) -> tuple[Any, Any, Tensor]:
         """Build the three."""
+        from ..inject.restorer_sampling import official_sampler, official_sigmas, with_official_timesteps
+
         return with_official_timesteps(model, steps), official_sampler(eta), official_sigmas(steps)
 
 
@@ -242,6 +250,9 @@ def _checked_latent(samples: Tensor) -> Tensor:
 
 def _scores(mode: str, images: Tensor | None, quality: LoadedEncoder | None, count: int) -> list[float]:
     """Quality of each damaged face; empty where it is neither needed nor measurable."""
+    from ..faces.images import as_rgb
+    from ..inject.picture_quality import quality_scores
+
     if images is None or quality is None:
         if mode == "manual":
             return []
@@ -263,6 +274,8 @@ def _scores(mode: str, images: Tensor | None, quality: LoadedEncoder | None, cou
 
 
 def _scales(mode: str, scores: list[float], manual: float, multiplier: float) -> tuple[float, ...]:
+    from ..adapters.families.restorerid.scale import adaptive_scale
+
     if mode == "manual":
         return (manual * multiplier,)
     return tuple(adaptive_scale(score) * multiplier for score in scores)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from ..adapters.encoders.base import FaceEncoder, pictures_of_faces, with_embeddings
-from ..adapters.identity import Identity
-from ..evaluation.similarity import select_by_reference
-from ..faces.overlay import draw_faces
-from ..faces.report import faces_table
-from ..faces.select import ORDERS, choose_in_batch
-from ..faces.types import FaceBatch
 from .common import ENCODER, FACES, IDENTITY, Schema
+
+if TYPE_CHECKING:
+    from ..adapters.encoders.base import FaceEncoder
+    from ..adapters.identity import Identity
+    from ..faces.types import FaceBatch
 
 
 class LikenessSelectFaces:
@@ -35,6 +35,8 @@ class LikenessSelectFaces:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..faces.select import ORDERS
+
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures in which the faces were found."}),
@@ -76,6 +78,12 @@ class LikenessSelectFaces:
         limit: float = -1.0,
     ) -> tuple[FaceBatch, Tensor, str]:
         """Select by order and number, or by reference."""
+        from ..adapters.encoders.base import pictures_of_faces, with_embeddings
+        from ..evaluation.similarity import select_by_reference
+        from ..faces.overlay import draw_faces
+        from ..faces.report import faces_table
+        from ..faces.select import choose_in_batch
+
         rgb = pictures_of_faces(images, faces)
         if reference is None:
             chosen = choose_in_batch(faces, order, index, keep_empty=True)

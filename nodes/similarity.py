@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..adapters.identity import Identity
-from ..evaluation.similarity import best_similarity, similarity_matrix, table_text
 from .common import IDENTITY, Schema, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
 
 
 class LikenessIdentitySimilarity:
@@ -36,6 +37,8 @@ class LikenessIdentitySimilarity:
 
     def compare(self, identity_a: Identity, identity_b: Identity) -> dict[str, Any]:
         """Compute and describe the matrix."""
+        from ..evaluation.similarity import best_similarity, similarity_matrix, table_text
+
         matrix = similarity_matrix(identity_a, identity_b)
         report = table_text(matrix)
         return with_text(report, report, best_similarity(matrix))

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..adapters.detectors.insightface.sessions import PROVIDERS
-from ..adapters.encoders.base import with_embeddings
-from ..adapters.identity import Identity
-from ..adapters.swappers.base import describe
-from ..adapters.swappers.pipeline import NEUTRAL, ROWS, Rows, SwapOptions, require_some, swap_faces
-from ..adapters.swappers.reswapper.family import SIZES
-from ..faces.colour_transfer import TRANSFERS, Transfer
-from ..faces.crops import CroppedFaces
-from ..faces.detect import OnMissingFace
-from ..faces.images import as_rgb
-from ..faces.masks import as_mask
-from ..faces.swap_masks import joined_mask, padded_box, pulled_in
-from ..faces.swap_paste import PasteOptions, paste_swaps
-from ..faces.types import FaceBatch
 from ..inject import model_folders
 from ..inject.host import progress_bar
-from ..inject.loaded_networks import LoadedEncoder
-from ..inject.loaded_swapper import LoadedSwapper, load_swapper
 from .common import ENCODER, FACES, IDENTITY, SWAPPER, Schema, number, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
+    from ..adapters.swappers.pipeline import Rows
+    from ..faces.colour_transfer import Transfer
+    from ..faces.crops import CroppedFaces
+    from ..faces.detect import OnMissingFace
+    from ..faces.swap_paste import PasteOptions
+    from ..faces.types import FaceBatch
+    from ..inject.loaded_networks import LoadedEncoder
+    from ..inject.loaded_swapper import LoadedSwapper
 
 AUTO = -1
 MAX_BOOST = 8
@@ -38,6 +33,8 @@ def _pixels(what: str) -> tuple[str, dict[str, Any]]:
 
 def paste_inputs() -> dict[str, Any]:
     """Inputs that decide how crops are put back."""
+    from ..faces.colour_transfer import TRANSFERS
+
     shrink = "Pixels of the picture cut off the mask's rim. -1: a tenth of the face, as insightface does."
     feather = "Pixels of the picture over which the rim fades. -1: a twentieth of the face."
     colour = (
@@ -61,6 +58,8 @@ def mask_inputs() -> dict[str, Any]:
 
 
 def _options(shrink: int, feather: int, colour: Transfer, colour_strength: float, strength: float) -> PasteOptions:
+    from ..faces.swap_paste import PasteOptions
+
     return PasteOptions(
         None if shrink < 0 else shrink, None if feather < 0 else feather, colour, colour_strength, strength
     )
@@ -75,6 +74,10 @@ def _pasted(
     mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Paste onto the colours of the pictures; alpha and other channels stay as they are."""
+    from ..faces.images import as_rgb
+    from ..faces.masks import as_mask
+    from ..faces.swap_paste import paste_swaps
+
     rgb = as_rgb(images)
     size = int(crops.shape[1])
     inner = None if crop_mask is None or not len(crops) else as_mask(crop_mask, len(crops), size, size, "crop_mask")
@@ -101,6 +104,9 @@ class LikenessLoadSwapper:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.detectors.insightface.sessions import PROVIDERS
+        from ..adapters.swappers.reswapper.family import SIZES
+
         names = model_folders.list_files(model_folders.SWAPPERS)
         provider = "Where ONNX files run. auto: the fastest that onnxruntime has. The report says what really runs."
         variant = "Size of a ReSwapper .pth, which its tensors cannot tell: 128, or 256 for reswapper_256 files."
@@ -114,6 +120,9 @@ class LikenessLoadSwapper:
 
     def load(self, swapper: str, provider: str, variant: str) -> tuple[LoadedSwapper, str]:
         """Build the swapper."""
+        from ..adapters.swappers.base import describe
+        from ..inject.loaded_swapper import load_swapper
+
         built = load_swapper(model_folders.find_file(model_folders.SWAPPERS, swapper), provider, variant)
         return built, describe(built)
 
@@ -142,6 +151,8 @@ class LikenessSwapFaces:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.swappers.pipeline import NEUTRAL, ROWS
+
         boost = "Crops this many times as wide as the network's: more detail, boost x boost times the work."
         rows = (
             "blend: every face becomes the mean of the identity's rows. one each: first face of a picture row 0, "
@@ -193,6 +204,10 @@ class LikenessSwapFaces:
         encoder: LoadedEncoder | None = None,
     ) -> dict[str, Any]:
         """Swap and paste."""
+        from ..adapters.encoders.base import with_embeddings
+        from ..adapters.swappers.pipeline import NEUTRAL, SwapOptions, require_some, swap_faces
+        from ..faces.images import as_rgb
+
         rgb = as_rgb(images)
         if on_missing_face == "error":
             require_some(faces)
@@ -213,6 +228,8 @@ def swap_report(
     swapper: LoadedSwapper, faces: CroppedFaces, notes: tuple[str, ...], on_missing_face: OnMissingFace
 ) -> str:
     """How many faces of which pictures were swapped, by what, and which pictures had none."""
+    from ..adapters.swappers.base import describe
+
     missing = [number for number, count in enumerate(faces.counts) if not count]
     lines = [
         f"{sum(faces.counts)} faces swapped in {len(faces) - len(missing)} of {len(faces)} pictures, all kept",
@@ -269,6 +286,9 @@ class LikenessSwapMask:
         visible: Tensor | None = None,
     ) -> tuple[Tensor]:
         """Join."""
+        from ..faces.masks import as_mask
+        from ..faces.swap_masks import joined_mask, padded_box, pulled_in
+
         size, count = int(crops.shape[1]), len(crops)
         named = {"region": region, "visible": visible}
         given = [as_mask(one.cpu(), count, size, size, name) for name, one in named.items() if one is not None]
@@ -317,6 +337,8 @@ class LikenessPasteSwap:
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Paste."""
+        from ..faces.images import as_rgb
+
         options = _options(shrink, feather, colour, colour_strength, strength)
         # 'Swap Faces' shows one black crop where there is none to show.
         given = as_rgb(crops, "crops")[: sum(faces.counts)] if not sum(faces.counts) else as_rgb(crops, "crops")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..adapters.encoders.base import with_embeddings
-from ..adapters.identity import Identity
-from ..evaluation.tracks import people_like
-from ..faces.images import as_rgb
-from ..faces.overlay import draw_faces
-from ..faces.select import parse_indices
-from ..faces.track_gaps import detect_again, fill_gaps
-from ..faces.tracking import TrackedFaces, TrackOptions, select_people, track_faces, tracks_table
-from ..faces.tracking import smooth as smoothed
-from ..faces.types import FaceBatch
 from ..inject.host import progress_bar
-from ..inject.loaded_networks import LoadedDetector, LoadedEncoder
 from .common import DETECTOR, ENCODER, FACES, IDENTITY, TRACKS, Schema, number, with_text
+
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
+    from ..faces.tracking import TrackedFaces
+    from ..faces.types import FaceBatch
+    from ..inject.loaded_networks import LoadedDetector, LoadedEncoder
 
 
 class LikenessTrackFaces:
@@ -78,6 +73,13 @@ class LikenessTrackFaces:
         detector: LoadedDetector | None = None,
     ) -> dict[str, Any]:
         """Link, look again, fill, smooth."""
+        from ..adapters.encoders.base import with_embeddings
+        from ..faces.images import as_rgb
+        from ..faces.overlay import draw_faces
+        from ..faces.track_gaps import detect_again, fill_gaps
+        from ..faces.tracking import TrackOptions, track_faces, tracks_table
+        from ..faces.tracking import smooth as smoothed
+
         rgb = as_rgb(images)
         known = faces if encoder is None else with_embeddings(faces, rgb, encoder)
         tracks = track_faces(known, TrackOptions(min_overlap, min_similarity, max_gap))
@@ -121,6 +123,10 @@ class LikenessSelectPersons:
         self, tracks: TrackedFaces, persons: str, limit: float, reference: Identity | None = None
     ) -> tuple[TrackedFaces, TrackedFaces, str]:
         """Choose by number or by reference."""
+        from ..evaluation.tracks import people_like
+        from ..faces.select import parse_indices
+        from ..faces.tracking import select_people, tracks_table
+
         told = ""
         if reference is not None:
             numbers, told = people_like(tracks, reference, None if limit <= -1.0 else limit)

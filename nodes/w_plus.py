@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..adapters.encoders.e4e.decoder import read_generator
-from ..adapters.families.w_plus.adapter import w_plus_codes
-from ..adapters.families.w_plus.directions import ATTRIBUTES, ROWS, read_direction
-from ..adapters.families.w_plus.edits import STAGES, edited_identity, mixed_identity, official_start
-from ..adapters.identity import Identity
-from ..adapters.identity_ops import identity_report
 from ..inject import model_folders
-from ..inject.direction_files import find_direction, list_directions
 from ..inject.host import progress_bar, stop_if_cancelled
-from ..inject.managed import ManagedNetwork
 from .common import IDENTITY, Schema, number, with_text
 
-ALL_ROWS = {"min": -1, "max": ROWS - 1}
+if TYPE_CHECKING:
+    from ..adapters.identity import Identity
 
 
 class LikenessEditWPlus:
@@ -36,10 +29,14 @@ class LikenessEditWPlus:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.families.w_plus.directions import ATTRIBUTES, ROWS
+        from ..inject.direction_files import list_directions
+
         strength = (
             "How far; negative goes the other way, and the demo uses -4 to 2. For ffhq_pca.pt: the coordinate to "
             "reach, in standard deviations."
         )
+        bounds = {"min": -1, "max": ROWS - 1}
         rows = "-1 takes the direction's own rows. 0-3: pose and shape, 4-7: features, 8-17: colour and light."
         return {
             "required": {
@@ -65,8 +62,8 @@ class LikenessEditWPlus:
                 ),
             },
             "optional": {
-                "first_row": ("INT", {"default": -1, **ALL_ROWS, "tooltip": f"First row to move. {rows}"}),
-                "last_row": ("INT", {"default": -1, **ALL_ROWS, "tooltip": f"Last row to move. {rows}"}),
+                "first_row": ("INT", {"default": -1, **bounds, "tooltip": f"First row to move. {rows}"}),
+                "last_row": ("INT", {"default": -1, **bounds, "tooltip": f"Last row to move. {rows}"}),
             },
         }
 
@@ -80,6 +77,11 @@ class LikenessEditWPlus:
         last_row: int = -1,
     ) -> dict[str, Any]:
         """Read the direction and move the codes."""
+        from ..adapters.families.w_plus.directions import read_direction
+        from ..adapters.families.w_plus.edits import edited_identity
+        from ..adapters.identity_ops import identity_report
+        from ..inject.direction_files import find_direction
+
         way = read_direction(find_direction(direction), attribute)
         own_first, own_end = way.rows
         rows = (own_first if first_row < 0 else first_row, own_end if last_row < 0 else last_row + 1)
@@ -102,6 +104,8 @@ class LikenessMixWPlus:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.families.w_plus.directions import ROWS
+
         rows = {"min": 0, "max": ROWS - 1}
         tooltip = "0-3: pose and shape, 4-7: features, 8-17: colour and light."
         return {
@@ -118,6 +122,9 @@ class LikenessMixWPlus:
         self, identity_1: Identity, identity_2: Identity, first_row: int, last_row: int, amount: float
     ) -> dict[str, Any]:
         """Mix the codes."""
+        from ..adapters.families.w_plus.edits import mixed_identity
+        from ..adapters.identity_ops import identity_report
+
         mixed = mixed_identity(identity_1, identity_2, (first_row, last_row + 1), amount)
         report = identity_report(mixed)
         return with_text(report, mixed, report)
@@ -147,6 +154,10 @@ class LikenessPreviewWPlus:
 
     def draw(self, identity: Identity, file: str) -> tuple[Tensor]:
         """Draw one code after the other, which bounds the memory."""
+        from ..adapters.encoders.e4e.decoder import read_generator
+        from ..adapters.families.w_plus.adapter import w_plus_codes
+        from ..inject.managed import ManagedNetwork
+
         codes = w_plus_codes(identity, self.DISPLAY_NAME)
         with torch.inference_mode(False):
             managed = ManagedNetwork(read_generator(model_folders.find_file(model_folders.ENCODERS, file)))
@@ -179,6 +190,8 @@ class LikenessWPlusStage:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
+        from ..adapters.families.w_plus.edits import STAGES
+
         stage = "in the wild: wplus_adapter.bin, whole scenes. face: wplus_adapter_stage1.bin, aligned faces."
         delay = "Percent of the steps in which only the text acts (official: 20)."
         return {
@@ -191,6 +204,8 @@ class LikenessWPlusStage:
 
     def settings(self, stage: str, steps: int, delay: float) -> tuple[float, float]:
         """Look the stage up."""
+        from ..adapters.families.w_plus.edits import STAGES, official_start
+
         return STAGES[stage][0], official_start(steps, delay)
 
 

@@ -13,6 +13,8 @@ register()
 from likeness_pack.tools.dev.import_cost import ImportCost, measure  # noqa: E402
 
 OPTIONAL = ("mtcnn", "insightface", "onnxruntime", "dlib", "cv2", "diffusers")
+# The node classes and what the model folders need; a node's work is imported by its first call.
+OWN_MODULES = 130
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,10 @@ def cost() -> ImportCost:
 def test_nothing_but_the_pack_is_loaded(cost: ImportCost) -> None:
     assert cost.own > 5
     assert not cost.foreign, f"loaded at import beside the pack and the standard library: {cost.foreign}"
+
+
+def test_the_work_of_the_nodes_is_imported_by_its_first_call(cost: ImportCost) -> None:
+    assert cost.own <= OWN_MODULES
 
 
 def test_the_search_path_stays(cost: ImportCost) -> None:
