@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
+from collections.abc import Iterator
+
 import pytest
 from host_inprocess import engine
 from server_fixtures import node_info, server  # noqa: F401 (fixtures for every test here)
@@ -11,3 +15,11 @@ from server_fixtures import node_info, server  # noqa: F401 (fixtures for every 
 def host_engine() -> None:
     """Import the engine before anything of the bridge asks for it."""
     engine()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def released_models() -> Iterator[None]:
+    """The engine keeps every model that it has loaded; a file of tests leaves none behind for the next."""
+    yield
+    importlib.import_module("comfy.model_management").unload_all_models()
+    gc.collect()
