@@ -14,7 +14,7 @@ from likeness_pack.tools.dev.import_cost import ImportCost, measure  # noqa: E40
 
 OPTIONAL = ("mtcnn", "insightface", "onnxruntime", "dlib", "cv2", "diffusers")
 # The node classes and what the model folders need; a node's work is imported by its first call.
-OWN_MODULES = 130
+OWN_MODULES = 60
 
 
 @pytest.fixture(scope="module")
