@@ -1,0 +1,1 @@
+"""HunyuanVideo-Avatar: talking characters by audio, face masks and a character picture."""
