@@ -1,0 +1,1 @@
+"""The encoder of Whisper: speech as the talking-face systems hear it."""
