@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...adapter import LowRank
 from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
 from ...errors import KeyMismatch
 from ...family import Ambiguity, Family, Kind, Licence, Match
-from ...layers import casting
 from .adapter import FaceIDAdapter, FaceIDNetwork
-from .arch import EmbeddingProjection, FaceKeysValues, LowRankWeights, PlusProjection
-from .layout import BASES, PERCEIVER, PROJECTIONS, Parts, parts_of, refusal
+from .arch import EmbeddingProjection, PlusProjection
+from .attention_layers import attention_layer, taken_apart
+from .layout import BASES, PERCEIVER, Parts, parts_of, refusal
 
 VARIANTS = ("plain", "plus", "plus_v2", "portrait")
 
@@ -58,7 +57,7 @@ class FaceIDFamily(Family):
         projection, attention = _projection(header, parts), _attention(header, parts)
         for module, prefix in zip((projection, attention), parts.prefixes, strict=True):
             load_strictly(module, load_tensors(header, prefix), what=f"{header.path.name}, {prefix.rstrip('.')}")
-        keys_values, low_rank = _taken_apart(attention.requires_grad_(False))
+        keys_values, low_rank = taken_apart(attention.requires_grad_(False))
         network = FaceIDNetwork(projection, keys_values)
         return FaceIDAdapter(self.describe(header, match), header.digest, network, low_rank)
 
@@ -89,33 +88,9 @@ def _attention(header: CheckpointHeader, parts: Parts) -> nn.ModuleDict:
             # attn1 (even) has the width of the attn2 that follows it.
             width = _needed(header, parts.attention, f"{index | 1}.to_k_ip.weight")[0]
             if index % 2 or rank:
-                modules[str(index)] = _layer(index, width, parts.context, rank)
+                modules[str(index)] = attention_layer(index, width, parts.context, rank)
     stored = parts.attention["1.to_k_ip.weight"].dtype
     return modules.to(torch.float32 if stored is torch.float64 else stored)
-
-
-def _layer(index: int, width: int, context: int, rank: int | None) -> nn.Module:
-    crosses = bool(index % 2)
-    layer: nn.Module = FaceKeysValues(context, width, casting) if crosses else nn.Module()
-    for name in PROJECTIONS if rank else ():
-        inputs = context if crosses and name in ("to_k", "to_v") else width
-        layer.add_module(f"{name}_lora", LowRankWeights(inputs, rank or 0, width))
-    return layer
-
-
-def _taken_apart(attention: nn.ModuleDict) -> tuple[list[FaceKeysValues], dict[tuple[int, str], LowRank]]:
-    """Keys and values for the network; the LoRA as plain tensors, since the host merges it into the base model."""
-    keys_values: list[FaceKeysValues] = []
-    low_rank: dict[tuple[int, str], LowRank] = {}
-    for index, layer in attention.items():
-        for name in PROJECTIONS:
-            weights: Any = layer._modules.pop(f"{name}_lora", None)
-            if weights is not None:
-                role = name.removeprefix("to_")
-                low_rank[int(index), role] = LowRank(weights.up.weight.detach(), weights.down.weight.detach())
-        if isinstance(layer, FaceKeysValues):
-            keys_values.append(layer)
-    return keys_values, low_rank
 
 
 def _needed(header: CheckpointHeader, part: Any, name: str) -> tuple[int, ...]:
