@@ -48,6 +48,8 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.am_adapter"),
     ("adapter", "families.am_adapter.controlnext"),
     ("adapter", "families.lafr"),
+    ("adapter", "families.musetalk"),
+    ("adapter", "families.unavglip"),
     ("encoder", "encoders.eva_clip"),
     ("encoder", "encoders.transface"),
     ("encoder", "encoders.e4e"),

@@ -72,6 +72,8 @@ PUBLISHED: tuple[Published, ...] = (
     Published("dreamfit_flux_checkpoint", "dreamfit", ("flux",), _TRAINED, torch.bfloat16),
     Published("am_adapter_matcher", "am_adapter", (None,), dtype=torch.float32),
     Published("am_adapter_controlnext", "am_adapter_controlnext", (None,)),
+    Published("musetalk_unet", "musetalk", ("v1", "v15"), _TRAINED, torch.float32),
+    Published("unavglip_checkpoint", "unavglip", ("resampler",), _TRAINED, torch.float32),
     Published("transface_s", "transface", ("transface",), ("safetensors", "flat", "legacy"), torch.float32),
     Published("transface_b", "transface", ("transface",), dtype=torch.float32),
     Published("transface_l", "transface", ("transface",), dtype=torch.float32),
@@ -102,7 +104,6 @@ FOREIGN: tuple[str, ...] = (
     "id_animator_motion_module",
     "madation_vitb16",
     "madation_vitl14",
-    "musetalk_unet",
     "musetalk_whisper_encoder_v1",
     "musetalk_whisper_v15",
     "prcl",
@@ -110,7 +111,6 @@ FOREIGN: tuple[str, ...] = (
     "restorerid_structenc",
     "restorerid_unet_full",
     "secla",
-    "unavglip_checkpoint",
     "w_plus_proj",
     "w_plus_stylegan2",
 )
@@ -118,6 +118,7 @@ FOREIGN: tuple[str, ...] = (
 # Lists that are no published file and still hold all that a family asks for.
 CONTAINED: Mapping[str, tuple[str, tuple[str | None, ...]]] = {
     "dreamfit_flux": ("dreamfit", ("flux",)),
+    "musetalk_unet_small": ("musetalk", ("v1", "v15")),
     "fact_encoder:encoder_file": ("transface", ("transface",)),
 }
 
