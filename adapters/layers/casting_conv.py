@@ -26,6 +26,14 @@ class Conv1d(nn.Conv1d):
         return self._conv_forward(input, weight, _like(self.bias, input))
 
 
+class Conv3d(nn.Conv3d):
+    """A convolution that computes in its input's dtype: (B, in, T, H, W) -> (B, out, T', H', W')."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name torch gives it)
+        weight = self.weight.to(device=input.device, dtype=input.dtype)
+        return self._conv_forward(input, weight, _like(self.bias, input))
+
+
 class GroupNorm32(nn.GroupNorm):
     """32 groups, computed in float32 whatever the input is: (B, C, ...) -> (B, C, ...) in the input's dtype."""
 
