@@ -1,0 +1,1 @@
+"""Training of face encoders: the recipes of TransFace (ICCV 2023) and TopoFR (NeurIPS 2024)."""
