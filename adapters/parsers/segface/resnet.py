@@ -7,36 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
+from ...layers.bottleneck import EXPANSION, Bottleneck
 from .taps import Taps
 
 TAPS = (4, 5, 6, 7)
-EXPANSION = 4
-
-
-class _Bottleneck(nn.Module):
-    """(B, in, H, W) -> (B, 4 width, H / stride, W / stride)."""
-
-    def __init__(self, width_in: int, width: int, stride: int) -> None:
-        super().__init__()
-        out = width * EXPANSION
-        self.conv1 = nn.Conv2d(width_in, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out)
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or width_in != out:
-            self.downsample = nn.Sequential(nn.Conv2d(width_in, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = functional.relu(self.bn1(self.conv1(x)))
-        x = functional.relu(self.bn2(self.conv2(x)))
-        return functional.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
 def resnet(stem: int, depths: Sequence[int]) -> Taps:
@@ -57,7 +33,7 @@ def resnet(stem: int, depths: Sequence[int]) -> Taps:
         width = stem << number
         blocks = []
         for block in range(depth):
-            blocks.append(_Bottleneck(width_in, width, 2 if number and not block else 1))
+            blocks.append(Bottleneck(width_in, width, 2 if number and not block else 1))
             width_in = width * EXPANSION
         layers.append(nn.Sequential(*blocks))
     return Taps(layers, TAPS)
