@@ -14,10 +14,11 @@ from torch.nn import functional
 from .errors import IdentityMismatch
 from .identity import EMBEDDING, IMAGE_TOKENS, IMAGE_TOKENS_ZERO, TOKENS, Identity
 from .identity_file import load_identity, save_identity
+from .precision import variances_of
 
 __all__ = ["METHODS", "Method", "combine", "identity_report", "load_identity", "save_identity", "with_image_tokens"]
 
-Method = Literal["average", "normalised average", "concat", "weighted"]
+Method = Literal["average", "normalised average", "concat", "weighted", "precision"]
 METHODS: tuple[str, ...] = get_args(Method)
 # One per identity and not per face, so it is never averaged or joined.
 SHARED = frozenset({IMAGE_TOKENS_ZERO})
@@ -35,7 +36,9 @@ def combine(
     * ``normalised average``: embeddings are brought to length 1, averaged, and the result gets the mean length of the
       originals, so that no photo wins by its length and adapters that take the raw embedding still see its usual size;
       tokens are averaged plainly;
-    * ``weighted``: the mean with one weight for each identity, shared evenly by its faces.
+    * ``weighted``: the mean with one weight for each identity, shared evenly by its faces;
+    * ``precision``: every face is a Gaussian whose variance falls with its quality (`adapters.precision`), so that a
+      doubtful photo pulls less; embeddings are brought to length 1 before and get their mean length back.
 
     Tokens belong to places of the aligned crop, so their mean is a face, though a softer one than ``concat`` gives; the
     result says so. Rows of zeros (pictures without a face) never enter an average.
@@ -43,7 +46,8 @@ def combine(
     Args:
         identities: one or more, of one encoder, with the same features in the same widths.
         method: see above.
-        weights: one finite number, not negative, for each identity; only ``weighted`` reads them.
+        weights: finite numbers, not negative: for ``weighted`` one for each identity; for ``precision`` the qualities
+            (1 is good), one for each identity or one for each face.
 
     Raises:
         IdentityMismatch: identities, weights or method that do not go together; names both sides.
@@ -56,7 +60,7 @@ def combine(
     features.update({name: identities[0].features[name] for name in SHARED & features.keys()})
     if method != "concat":
         notes += _average_notes(features)
-        features = _averaged(features, _shares(identities, weights if method == "weighted" else None), method)
+        features = _averaged(features, _method_shares(identities, method, weights), method)
     return Identity(
         encoder=identities[0].encoder,
         features=features,
@@ -119,6 +123,9 @@ def _check_request(identities: Sequence[Identity], method: str, weights: Sequenc
         )
     if method == "weighted":
         _check_weights(weights, len(identities))
+    if method == "precision":
+        for_each_identity = weights is None or len(weights) == len(identities)
+        _check_weights(weights, len(identities) if for_each_identity else sum(len(one) for one in identities))
 
 
 def _check_weights(weights: Sequence[float] | None, count: int) -> None:
@@ -129,7 +136,7 @@ def _check_weights(weights: Sequence[float] | None, count: int) -> None:
             "weights of identities",
             expected=f"{count} numbers of 0 or more, not all 0",
             found=str(found),
-            cure="give one weight for each identity",
+            cure="give one number for each of them",
         )
 
 
@@ -186,12 +193,25 @@ def _shares(identities: Sequence[Identity], weights: Sequence[float] | None) -> 
     return shares / shares.sum()
 
 
+def _method_shares(identities: Sequence[Identity], method: str, weights: Sequence[float] | None) -> Tensor:
+    if method != "precision":
+        return _shares(identities, weights if method == "weighted" else None)
+    qualities = torch.tensor([float(weight) for weight in weights or ()])
+    counts = torch.tensor([len(one) for one in identities])
+    if len(qualities) == len(counts):
+        qualities = qualities.repeat_interleave(counts)
+    shares = _shares(identities, None)
+    # Rows without a face have a share of 0: a Gaussian that knows nothing.
+    precisions = (shares > 0).float() / variances_of(qualities)
+    return precisions / precisions.sum()
+
+
 def _averaged(features: Mapping[str, Tensor], shares: Tensor, method: str) -> dict[str, Tensor]:
     averaged = {
         name: tensor if name in SHARED else torch.einsum("n,n...->...", shares, tensor).unsqueeze(0)
         for name, tensor in features.items()
     }
-    if method == "normalised average" and EMBEDDING in features:
+    if method in ("normalised average", "precision") and EMBEDDING in features:
         lengths = features[EMBEDDING].norm(dim=-1)
         direction = functional.normalize(shares @ functional.normalize(features[EMBEDDING], dim=-1), dim=-1)
         averaged[EMBEDDING] = (direction * (shares @ lengths)).unsqueeze(0)

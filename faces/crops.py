@@ -76,7 +76,7 @@ def cut_faces(
         BadImage: other pictures than those of the faces.
         NoFaceFound: no face at all.
     """
-    _check_pictures(images, batch)
+    check_same_pictures(images, batch)
     if not sum(batch.counts):
         raise NoFaceFound(
             "crop faces",
@@ -121,7 +121,7 @@ def paste_crops(
             found="faces that were not cut out",
             cure="connect the faces of Crop Faces",
         )
-    _check_pictures(images, faces)
+    check_same_pictures(images, faces)
     _check_crops(crops, len(faces.matrices))
     side = crops.shape[1]
     places = [compose(_resizing(side / faces.size), matrix) for matrix in faces.matrices]
@@ -177,7 +177,12 @@ def _resizing(factor: float) -> Tensor:
     return torch.tensor([[factor, 0.0, shift], [0.0, factor, shift]], dtype=torch.float64)
 
 
-def _check_pictures(images: Tensor, batch: FaceBatch) -> None:
+def check_same_pictures(images: Tensor, batch: FaceBatch) -> None:
+    """Refuse pictures (B, H, W, 3) other than those in which the faces were found.
+
+    Raises:
+        BadImage: another number or another size.
+    """
     found = (int(images.shape[0]), (int(images.shape[1]), int(images.shape[2])))
     if found != (len(batch), batch.image_size):
         raise BadImage(
@@ -203,4 +208,4 @@ def _told(size: Sequence[int]) -> str:
     return f"{size[1]} x {size[0]} pixels"
 
 
-__all__ = ["CroppedFaces", "cut_faces", "paste_crops", "picture_numbers", "soft_region"]
+__all__ = ["CroppedFaces", "check_same_pictures", "cut_faces", "paste_crops", "picture_numbers", "soft_region"]

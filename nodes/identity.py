@@ -35,13 +35,21 @@ class LikenessCombineIdentities:
             "min": 0.0,
             "max": 10.0,
             "step": 0.05,
-            "tooltip": "Weight of this identity, for 'weighted'.",
+            "tooltip": "Weight of this identity, for 'weighted'; its quality for 'precision'.",
         }
         optional: dict[str, Any] = {
             "identity_2": (IDENTITY, {"tooltip": "The second identity; none combines the entries of the first."})
         }
         optional |= {f"identity_{i}": (IDENTITY, {"tooltip": "A further identity."}) for i in (3, 4)}
         optional |= {f"weight_{i}": ("FLOAT", dict(weight)) for i in (1, 2, 3, 4)}
+        optional["qualities"] = (
+            "STRING",
+            {
+                "default": "",
+                "tooltip": "For 'precision': one number for each face, in order, as 'Face Quality' gives them. Empty: "
+                "the weights of the identities are their qualities.",
+            },
+        )
         return {
             "required": {
                 "identity_1": (IDENTITY, {"tooltip": "The first identity."}),
@@ -60,6 +68,7 @@ class LikenessCombineIdentities:
     def combine(self, identity_1: Identity, method: Method, **others: Any) -> tuple[Identity, str]:
         """Combine those that are connected."""
         from ..adapters.identity_ops import combine, identity_report
+        from ..adapters.precision import qualities_from_text
 
         identities, weights = [identity_1], [float(others.get("weight_1", 1.0))]
         for number in (2, 3, 4):
@@ -67,7 +76,8 @@ class LikenessCombineIdentities:
             if identity is not None:
                 identities.append(identity)
                 weights.append(float(others.get(f"weight_{number}", 1.0)))
-        combined = combine(identities, method, weights)
+        qualities = qualities_from_text(str(others.get("qualities", "")))
+        combined = combine(identities, method, qualities if method == "precision" and qualities else weights)
         return combined, identity_report(combined)
 
 
