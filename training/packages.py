@@ -14,6 +14,11 @@ def metric_losses() -> Any:
     return _package("pytorch_metric_learning.losses", "pytorch-metric-learning", "margin losses")
 
 
+def diffusers() -> Any:
+    """The package diffusers (Apache-2.0), whose UNet has gradients."""
+    return _package("diffusers", "diffusers", "training a UNet")
+
+
 def _package(module: str, package: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
