@@ -74,7 +74,7 @@ def hull_mask(points: Tensor, size: int) -> Tensor:
     """Return the mask (size, size), 0 or 1, of the convex hull of whole-numbered points (P, 2), its border included."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     inside = torch.ones(size, size, dtype=torch.bool)
-    hull = _hull([(int(a), int(b)) for a, b in points.tolist()])
+    hull = convex_hull([(int(a), int(b)) for a, b in points.tolist()])
     for (ax, ay), (bx, by) in zip(hull, [*hull[1:], hull[0]], strict=True):
         inside &= (bx - ax) * (y - ay) - (by - ay) * (x - ax) >= 0
     low, high = points.amin(0), points.amax(0)
@@ -140,7 +140,7 @@ def padded_box(size: int, padding: tuple[float, float, float, float], blur: floa
     return mask
 
 
-def _hull(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def convex_hull(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Corners of the convex hull, in the order in which x then y turn (Andrew's monotone chain)."""
     ordered = sorted(set(points))
     return [*_chain(ordered)[:-1], *_chain(ordered[::-1])[:-1]] if len(ordered) > 1 else ordered
