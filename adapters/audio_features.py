@@ -78,9 +78,7 @@ class AudioFeatures:
         """The features of one track alone, counted from 0. Raises IndexError as a sequence does."""
         chosen = range(self.tracks)[number]
         part = slice(chosen, chosen + 1)
-        return replace(
-            self, features=self.features[part], offsets=self.offsets[part], sources=self.sources[part]
-        )
+        return replace(self, features=self.features[part], offsets=self.offsets[part], sources=self.sources[part])
 
     def rows(self, number: int = 0) -> Tensor:
         """(F, W * S, C) of one track, rows by time and then by state, as MuseTalk takes them."""

@@ -66,7 +66,9 @@ def as_waveform(audio: object) -> Waveform:
         found = f"shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else _kind(samples)
         raise _bad("a waveform (batch, channels, samples)", found, "connect a node with an AUDIO output")
     if not samples.numel():
-        raise _bad("sound", f"a waveform of shape {tuple(samples.shape)}, which is empty", "choose a clip that has sound")
+        raise _bad(
+            "sound", f"a waveform of shape {tuple(samples.shape)}, which is empty", "choose a clip that has sound"
+        )
     mono = samples.detach().to("cpu", torch.float32).mean(dim=1)
     if not bool(torch.isfinite(mono).all()):
         count = int((~torch.isfinite(samples)).sum())

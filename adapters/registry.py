@@ -57,6 +57,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("encoder", "encoders.arcface_iresnet"),
     ("encoder", "encoders.face_representation"),
     ("encoder", "encoders.musiq"),
+    ("encoder", "encoders.whisper"),
     ("detector", "detectors.retinaface"),
     ("detector", "detectors.damofd"),
     ("swapper", "swappers.reswapper"),

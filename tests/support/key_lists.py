@@ -84,6 +84,8 @@ PUBLISHED: tuple[Published, ...] = (
     Published("w_plus_e4e", "e4e", (None,), ("safetensors", "encoder"), torch.float32),
     Published("fact_retinaface", "retinaface", (None,), _TRAINED, torch.float32),
     Published("restorerid_musiq", "musiq", (None,), _TRAINED, torch.float32),
+    Published("musetalk_whisper_v15", "whisper", ("hugging_face",), ("safetensors", "flat"), torch.float32),
+    Published("musetalk_whisper_encoder_v1", "whisper", ("openai",), ("safetensors", "flat"), torch.float32),
     Published("damofd_05g_kps", "damofd", (None,), _TRAINED, torch.float32),
     Published("faceswap_reswapper", "reswapper", ("128", "256"), _TRAINED, torch.float32),
     Published("segface_celeb_convnext_base_512", "segface", ("celeba",), dtype=torch.float32),
@@ -104,8 +106,6 @@ FOREIGN: tuple[str, ...] = (
     "id_animator_motion_module",
     "madation_vitb16",
     "madation_vitl14",
-    "musetalk_whisper_encoder_v1",
-    "musetalk_whisper_v15",
     "prcl",
     "restorerid_projplus",
     "restorerid_structenc",
@@ -120,6 +120,7 @@ CONTAINED: Mapping[str, tuple[str, tuple[str | None, ...]]] = {
     "dreamfit_flux": ("dreamfit", ("flux",)),
     "musetalk_unet_small": ("musetalk", ("v1", "v15")),
     "fact_encoder:encoder_file": ("transface", ("transface",)),
+    "hyavatar_whisper_windows": ("whisper", ("hugging_face",)),
 }
 
 
