@@ -6,6 +6,7 @@ from . import (
     adapter,
     am_adapter,
     attributes,
+    avatar_masks,
     colour,
     compare,
     crops,
@@ -56,6 +57,7 @@ _MODULES = (
     parse,
     tracks,
     swap,
+    avatar_masks,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

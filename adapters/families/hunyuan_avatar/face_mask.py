@@ -82,9 +82,10 @@ def latent_times(masks: Tensor, frames: int) -> Tensor:
     if count in (1, frames):
         return masks
     if count != RATE * (frames - 1) + 1:
+        video = RATE * (frames - 1) + 1
         raise BadMask(
             "masks of a character",
-            expected=f"1 mask, {RATE * (frames - 1) + 1} (one for each video frame) or {frames} (for each latent frame)",
+            expected=f"1 mask, {video} (one for each video frame) or {frames} (one for each latent frame)",
             found=f"{count}",
             cure="give as many frames as the clip has",
         )
@@ -103,7 +104,7 @@ def official_choice(boxes: Tensor) -> int:
 
 
 def outline(mask: Tensor) -> PixelBox | None:
-    """The smallest box ``x1 y1 x2 y2`` (the ends not in it) around a mask (H, W) above a half; None where it is empty."""
+    """The smallest box ``x1 y1 x2 y2`` (the ends not in it) around a mask (H, W) above a half; None if it is empty."""
     rows, columns = (torch.nonzero((mask > 0.5).any(axis))[:, 0] for axis in (1, 0))
     if not len(rows):
         return None
