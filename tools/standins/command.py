@@ -16,6 +16,7 @@ from .adapters import SD15_LEVELS, SDXL_LEVELS, faceid, faceid_portrait, fact, t
 from .base_models import sd15
 from .fill import Shapes, filled_all
 from .restorerid import musiq, restorerid_full, restorerid_slim
+from .whisper import TINY_WIDTH, whisper
 
 # Read by the loader where tensors cannot tell the variants of a family apart.
 VARIANT = "likeness.variant"
@@ -63,6 +64,7 @@ KINDS: dict[str, Kind] = {
     "restorerid-full": Kind(restorerid_full, SD15_LEVELS, ".ckpt", "lightning"),
     "restorerid-slim": Kind(restorerid_slim, SD15_LEVELS, ".safetensors", "safetensors"),
     "musiq": Kind(lambda _: musiq(), (), ".pth", "flat", "fp32"),
+    "whisper-tiny": Kind(lambda levels: whisper(levels[0]), (TINY_WIDTH,), ".safetensors", "safetensors", "fp32"),
     "sd15-thin": Kind(sd15, (320, 320, 320, 320), ".safetensors", "safetensors"),
     "sd15-full": Kind(sd15, SD15_LEVELS, ".safetensors", "safetensors"),
 }
