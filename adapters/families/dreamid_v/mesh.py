@@ -18,7 +18,7 @@ from ....faces.errors import BadLandmarks
 from . import mesh_points
 
 FIELD_OF_VIEW = 63.0
-# OpenCV-like offsets of the authors' camera (near 1, far 10000) against an ideal pinhole.
+# Offsets from the centre in the authors' camera (near 1, far 10000) against an ideal pinhole.
 PINHOLE = 0.9999
 RADIUS = 2
 WHITE = (255, 255, 255)
@@ -85,9 +85,7 @@ def _pinhole(vertices: Tensor, transforms: Tensor, height: int, width: int) -> T
     seen = vertices @ transforms[:, :3, :3].mT + transforms[:, None, :3, 3]
     focal = PINHOLE * height / 2 / math.tan(math.radians(FIELD_OF_VIEW) / 2)
     depth = -seen[..., 2]
-    return torch.stack(
-        (width / 2 + focal * seen[..., 0] / depth, height / 2 - focal * seen[..., 1] / depth), dim=-1
-    )
+    return torch.stack((width / 2 + focal * seen[..., 0] / depth, height / 2 - focal * seen[..., 1] / depth), dim=-1)
 
 
 def _mapped(points: Tensor, before: Tensor, after: Tensor) -> Tensor:
