@@ -27,7 +27,7 @@ HOST = {
 }  # fmt: skip
 OPTIONAL = {
     "PIL", "aiohttp", "av", "cv2", "dlib", "face_recognition_models", "insightface", "joblib", "lz4", "mtcnn", "onnx",
-    "onnxruntime", "pytorch_metric_learning", "scipy", "torchvision", "transformers",
+    "onnxruntime", "pytorch_metric_learning", "scipy", "torchvision", "transformers", "yaml",
 }  # fmt: skip
 
 
