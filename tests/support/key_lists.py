@@ -70,6 +70,7 @@ PUBLISHED: tuple[Published, ...] = (
     Published("id_animator_checkpoint", "id_animator", (None,), ("safetensors", "module"), torch.float32),
     Published("dreamfit_sd15_checkpoint", "dreamfit", ("sd15",), _TRAINED, torch.float32),
     Published("dreamfit_flux_checkpoint", "dreamfit", ("flux",), _TRAINED, torch.bfloat16),
+    Published("hyavatar_full", "hunyuan_avatar", ("whole",), ("safetensors", "module"), torch.bfloat16),
     Published("am_adapter_matcher", "am_adapter", (None,), dtype=torch.float32),
     Published("am_adapter_controlnext", "am_adapter_controlnext", (None,)),
     Published("musetalk_unet", "musetalk", ("v1", "v15"), _TRAINED, torch.float32),
@@ -102,7 +103,6 @@ PUBLISHED: tuple[Published, ...] = (
 FOREIGN: tuple[str, ...] = (
     "cm_unet",
     "graph_adapter",
-    "hyavatar_full",
     "id_animator_motion_module",
     "madation_vitb16",
     "madation_vitl14",
@@ -117,6 +117,7 @@ FOREIGN: tuple[str, ...] = (
 
 # Lists that are no published file and still hold all that a family asks for.
 CONTAINED: Mapping[str, tuple[str, tuple[str | None, ...]]] = {
+    "hyavatar_dit": ("hunyuan_avatar", ("whole",)),
     "dreamfit_flux": ("dreamfit", ("flux",)),
     "musetalk_unet_small": ("musetalk", ("v1", "v15")),
     "fact_encoder:encoder_file": ("transface", ("transface",)),
