@@ -33,6 +33,8 @@ class FileKind:
 
 ADAPTERS = FileKind("face_adapters", ("ipadapter", "instantid", "pulid", "photomaker"))
 ENCODERS = FileKind("face_encoders", ("facerestore_models",))
+# Files of voices lie beside those of faces, or where the host keeps its own audio encoders.
+AUDIO_ENCODERS = FileKind("face_encoders", ("audio_encoders",))
 DETECTORS = FileKind("face_detectors", ())
 SWAPPERS = FileKind(
     "face_swappers", ("insightface", "reswapper", "hyperswap"), EXTENSIONS | {".onnx"}, frozenset({"insightface"})

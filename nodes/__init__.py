@@ -6,6 +6,7 @@ from . import (
     adapter,
     am_adapter,
     attributes,
+    audio,
     avatar_masks,
     colour,
     compare,
@@ -58,6 +59,7 @@ _MODULES = (
     tracks,
     swap,
     avatar_masks,
+    audio,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...audio_features import SAMPLE_RATE, SYSTEMS, TITLES, AudioFeatures, System
-from ...audio_waveform import BadAudio, Waveform, at_rate, delayed
+from ...audio_sound import BadSound, Sound, at_rate, delayed
 from ...errors import EncoderMismatch
 from . import windows_hunyuan_avatar, windows_musetalk_v1, windows_musetalk_v15
 from .encoder import WhisperEncoder
@@ -29,7 +29,8 @@ class FeatureOptions:
         system: whose way.
         fps: video frames a second; HunyuanVideo-Avatar knows 25 and 12.5 alone.
         start: seconds of silence in front of every track.
-        most_frames: cut after so many video frames; 0 for all. HunyuanVideo-Avatar's program cuts after 400.
+        most_frames: cut after so many video frames; 0 as the authors do, who cut HunyuanVideo-Avatar's sound after 400
+            frames and MuseTalk's nowhere.
         official_frames: MuseTalk's own count of frames: v1.5 cuts fps to a whole number, v1 makes one or two windows
             more than the sound has frames.
     """
@@ -42,7 +43,7 @@ class FeatureOptions:
 
 
 def audio_features(
-    encoder: WhisperEncoder, sound: Waveform, options: FeatureOptions, on_progress: Progress | None = None
+    encoder: WhisperEncoder, sound: Sound, options: FeatureOptions, on_progress: Progress | None = None
 ) -> AudioFeatures:
     """Encode every track of a sound, in pieces of 30 seconds.
 
@@ -53,7 +54,7 @@ def audio_features(
         on_progress: called with (pieces done, pieces in all); may raise to cancel.
 
     Raises:
-        BadAudio: sound too short for one frame, or a rate that the system does not know.
+        BadSound: sound too short for one frame, or a rate that the system does not know.
         EncoderMismatch: an encoder of another size than whisper-tiny.
     """
     _check(encoder, options)
@@ -61,7 +62,7 @@ def audio_features(
     samples = heard.shape[1]
     frames = _frames(samples, options)
     if frames is not None and frames < 1 or samples < WINDOW:
-        raise BadAudio(
+        raise BadSound(
             "audio",
             expected=f"sound for at least one video frame ({1 / options.fps:.3g} s)",
             found=f"{samples / SAMPLE_RATE:.3g} s",
@@ -76,8 +77,8 @@ def audio_features(
             on_progress(done, total)
 
     features = torch.stack([_windows(encoder, track, frames, options, told) for track in heard])
-    if options.most_frames:
-        features = features[:, : options.most_frames]
+    limit = options.most_frames or (windows_hunyuan_avatar.MOST_FRAMES if options.system == "hunyuan_avatar" else 0)
+    features = features[:, :limit] if limit else features
     return AudioFeatures(
         system=options.system,
         features=features,
@@ -172,10 +173,10 @@ def _frames(samples: int, options: FeatureOptions) -> int | None:
 
 def _check(encoder: WhisperEncoder, options: FeatureOptions) -> None:
     if options.system not in SYSTEMS:
-        raise BadAudio("audio system", expected=", ".join(SYSTEMS), found=repr(options.system), cure="choose one")
+        raise BadSound("audio system", expected=", ".join(SYSTEMS), found=repr(options.system), cure="choose one")
     known = windows_hunyuan_avatar.FPS if options.system == "hunyuan_avatar" else ()
     if (known and options.fps not in known) or not 1 <= options.fps <= MOST_FPS:
-        raise BadAudio(
+        raise BadSound(
             f"frame rate for {TITLES[options.system]}",
             expected=" or ".join(f"{one:g} fps" for one in known) or f"1 to {MOST_FPS:g} fps",
             found=f"{options.fps:g} fps",
@@ -191,7 +192,7 @@ def _check(encoder: WhisperEncoder, options: FeatureOptions) -> None:
         )
 
 
-def _notes(sound: Waveform, kept: int, frames: int | None, options: FeatureOptions) -> tuple[str, ...]:
+def _notes(sound: Sound, kept: int, frames: int | None, options: FeatureOptions) -> tuple[str, ...]:
     notes = []
     if sound.rate != SAMPLE_RATE:
         notes.append(f"resampled from {sound.rate} to {SAMPLE_RATE} Hz by band-limited interpolation")

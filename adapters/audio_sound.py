@@ -17,12 +17,12 @@ from .audio_resample import resampled
 _WHAT = "audio"
 
 
-class BadAudio(LikenessError):
+class BadSound(LikenessError):
     """Sound that cannot be worked on: empty, not finite, too short, or no AUDIO at all."""
 
 
 @dataclass(frozen=True, eq=False)
-class Waveform:
+class Sound:
     """Sound of K tracks with one channel each.
 
     Attributes:
@@ -48,14 +48,14 @@ class Waveform:
         return tuple(_hash(track, self.rate) for track in self.samples)
 
 
-def as_waveform(audio: object) -> Waveform:
+def as_sound(audio: object) -> Sound:
     """The host's AUDIO with its channels averaged to one; every entry of its batch is a track.
 
     Args:
         audio: ``{"waveform": (K, channels, N), "sample_rate": int}``.
 
     Raises:
-        BadAudio: another value, nothing in it, or numbers that are not finite.
+        BadSound: another value, nothing in it, or numbers that are not finite.
     """
     if not isinstance(audio, Mapping) or "waveform" not in audio or "sample_rate" not in audio:
         raise _bad("the host's AUDIO (waveform and sample_rate)", _kind(audio), "connect a node with an AUDIO output")
@@ -73,33 +73,33 @@ def as_waveform(audio: object) -> Waveform:
     if not bool(torch.isfinite(mono).all()):
         count = int((~torch.isfinite(samples)).sum())
         raise _bad("finite samples", f"{count} that are not a number or infinite", "load or make the sound again")
-    return Waveform(mono, round(rate))
+    return Sound(mono, round(rate))
 
 
-def at_rate(sound: Waveform, rate: int) -> Waveform:
+def at_rate(sound: Sound, rate: int) -> Sound:
     """The same sound at another rate; see `audio_resample.resampled` for the method."""
-    return sound if sound.rate == rate else Waveform(resampled(sound.samples, sound.rate, rate), rate)
+    return sound if sound.rate == rate else Sound(resampled(sound.samples, sound.rate, rate), rate)
 
 
-def delayed(sound: Waveform, start: float) -> Waveform:
+def delayed(sound: Sound, start: float) -> Sound:
     """The sound with ``start`` seconds of silence in front, to the nearest sample.
 
     Raises:
-        BadAudio: a start below 0 or not finite.
+        BadSound: a start below 0 or not finite.
     """
     if not math.isfinite(start) or start < 0:
         raise _bad("a start of 0 seconds or more", f"{start}", "set the start to 0 or later")
     silence = sound.samples.new_zeros(sound.tracks, round(start * sound.rate))
-    return Waveform(torch.cat([silence, sound.samples], dim=1), sound.rate)
+    return Sound(torch.cat([silence, sound.samples], dim=1), sound.rate)
 
 
-def joined(sounds: Sequence[Waveform], starts: Sequence[float]) -> Waveform:
+def joined(sounds: Sequence[Sound], starts: Sequence[float]) -> Sound:
     """Several sounds as tracks of one clip: each delayed by its start, silence after it, all of one length.
 
     The rate is the highest among them, so that none loses treble.
 
     Raises:
-        BadAudio: no sound, or a start below 0.
+        BadSound: no sound, or a start below 0.
     """
     if not sounds:
         raise _bad("one or more sounds", "none", "connect a sound")
@@ -107,22 +107,22 @@ def joined(sounds: Sequence[Waveform], starts: Sequence[float]) -> Waveform:
     placed = [delayed(at_rate(sound, rate), start) for sound, start in zip(sounds, starts, strict=True)]
     length = max(one.samples.shape[1] for one in placed)
     padded = [torch.nn.functional.pad(one.samples, (0, length - one.samples.shape[1])) for one in placed]
-    return Waveform(torch.cat(padded), rate)
+    return Sound(torch.cat(padded), rate)
 
 
-def mixed(sound: Waveform) -> Waveform:
+def mixed(sound: Sound) -> Sound:
     """The sum of all tracks as one; made quieter as a whole where it would exceed 1."""
     total = sound.samples.sum(dim=0, keepdim=True)
-    return Waveform(total / total.abs().max().clamp(min=1.0), sound.rate)
+    return Sound(total / total.abs().max().clamp(min=1.0), sound.rate)
 
 
-def as_audio(sound: Waveform) -> dict[str, Any]:
+def as_audio(sound: Sound) -> dict[str, Any]:
     """The host's AUDIO with one channel; each track is an entry of its batch."""
     return {"waveform": sound.samples[:, None], "sample_rate": sound.rate}
 
 
-def _bad(expected: str, found: str, cure: str) -> BadAudio:
-    return BadAudio(_WHAT, expected=expected, found=found, cure=cure)
+def _bad(expected: str, found: str, cure: str) -> BadSound:
+    return BadSound(_WHAT, expected=expected, found=found, cure=cure)
 
 
 def _kind(value: object) -> str:
