@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -81,12 +82,11 @@ class ClipWriter:
         self._waiting: tuple[Tensor, int] | None = None
         self._beside: list[Beside] = []
         self._container = self._opened(options, copy)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._discard)
             self._stream = self._picture_stream(options)
             self._start(copy, audio)
-        except BaseException:
-            self._discard()
-            raise
+            undo.pop_all()
 
     def write(self, frames: Tensor, stamps: Sequence[int], durations: Sequence[int] | None = None) -> None:
         """Write frames.
@@ -115,14 +115,11 @@ class ClipWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._discard()
-            return
-        try:
-            self._finish()
-        except BaseException:
-            self._discard()
-            raise
+        with ExitStack() as undo:
+            undo.callback(self._discard)
+            if kind is None:
+                self._finish()
+                undo.pop_all()
 
     def _opened(self, options: WriteOptions, copy: ClipFacts | None) -> Any:
         if self.target.suffix.lower() not in CONTAINERS:
