@@ -8,6 +8,7 @@ from . import (
     attributes,
     audio,
     avatar_masks,
+    avatar_windows,
     colour,
     compare,
     crops,
@@ -60,6 +61,7 @@ _MODULES = (
     swap,
     avatar_masks,
     audio,
+    avatar_windows,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

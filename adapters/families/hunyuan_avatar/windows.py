@@ -23,6 +23,10 @@ RATE = 4
 # Video frames (at 25 a second) of one window, and beyond how many the official code stops.
 WINDOW_FRAMES, LIMIT_FRAMES = RATE * (WINDOW - 1) + 1, 400
 LATENT_TIME = 2
+FPS = 25
+# Under this name a run tells the patched blocks how many latent frames the whole clip has, beside the host's
+# ``context_window``, which names the frames of the window at hand.
+CLIP_FRAMES = "likeness_avatar_clip_frames"
 
 
 class BadWindows(LikenessError):
@@ -135,6 +139,11 @@ class ClipLength:
         return RATE * (self.sampled_frames - 1) + 1
 
 
+def frames_of(samples: int, rate: int) -> int:
+    """Whole video frames in so many audio samples (official: 640 samples of 16 kHz each)."""
+    return samples * FPS // max(1, rate)
+
+
 def clip_length(frames: int) -> ClipLength:
     """The official lengths of a clip.
 
@@ -148,3 +157,16 @@ def clip_length(frames: int) -> ClipLength:
     noise = (padded // (WINDOW_FRAMES - 1) + 1) * (WINDOW - 1) + 1
     long = padded > WINDOW_FRAMES
     return ClipLength(frames, noise, noise if long else WINDOW, padded // RATE + 1 if long else WINDOW)
+
+
+def length_report(length: ClipLength) -> str:
+    """The lengths in words, with a warning where the authors' code would stop."""
+    windows = len(WindowPlan().windows(length.sampled_frames, 0))
+    lines = [
+        f"{length.frames} frames ({length.frames / FPS:.2f} s at {FPS} a second)",
+        f"empty latent: length {length.video_length}, {length.sampled_frames} latent frames in {windows} windows",
+        f"keep {length.kept_frames} latent frames and the first {length.frames} frames of the video",
+    ]
+    if length.frames > LIMIT_FRAMES:
+        lines.append(f"longer than the {LIMIT_FRAMES} frames at which the authors' code stops: quality falls")
+    return "\n".join(lines)
