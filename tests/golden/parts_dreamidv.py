@@ -6,6 +6,8 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -167,3 +169,61 @@ def _check_lists(golden: Golden) -> None:
         assert list(mesh_points.FACE_OVAL) == lists["face_oval_in_order"]
         assert [list(mesh_points.RIGHT_IRIS), list(mesh_points.LEFT_IRIS)] == [lists["r_iris"], lists["l_iris"]]
         assert [list(mesh_points.RIGHT_EYE), list(mesh_points.LEFT_EYE)] == [lists["r_eye"], lists["l_eye"]]
+
+
+@part("dreamidv_dit_pose_depth2")
+def dreamidv_dit_pose_depth2(golden: Golden) -> None:
+    """The host's Wan at full width with pose: both sides of the guidance, and their sum at the host's cfg."""
+    from likeness_pack.inject.dreamid_v import apply_pose
+    from likeness_pack.inject.dreamid_v_conditioning import no_photo
+    from likeness_pack.inject.dreamid_v_sampling import GUIDANCE, cfg_of
+
+    model, loaded = _model(golden)
+    shape = [int(number) for number in re.findall(r"\d+", golden.metadata["inputs"]["pose_video"])]
+    clip = golden.input("pose_video", shape).sigmoid()[0].movedim(0, -1)
+    patched = apply_pose(model, loaded, clip)
+    photo = _latent(golden, model, "ref_latent")
+    cond, uncond = (_velocity(golden, patched, one) for one in (photo, no_photo(photo)))
+    golden.check("pred_cond", cond, POSE_TOLERANCE)
+    golden.check("pred_uncond", uncond, POSE_TOLERANCE)
+    golden.check("guided", uncond + cfg_of(GUIDANCE) * (cond - uncond), POSE_TOLERANCE)
+
+
+@part("dreamidv_faster_dit_small")
+def dreamidv_faster_dit_small(golden: Golden) -> None:
+    """The host's Wan without pose."""
+    from likeness_pack.inject.dreamid_v_conditioning import no_photo
+
+    model, _ = _model(golden)
+    photo = _latent(golden, model, "ref_latent")
+    golden.check("pred_cond", _velocity(golden, model, photo))
+    golden.check("pred_uncond", _velocity(golden, model, no_photo(photo)))
+
+
+def _model(golden: Golden) -> tuple[Any, Any]:
+    """MODEL and adapter of a file with the rule's weights, loaded as a user does."""
+    from dreamid_v_models import load_file
+    from host_inprocess import engine
+
+    if not engine().has_wrappers:
+        raise NeedsNewerHost("this ComfyUI has no Wan")
+    with TemporaryDirectory() as folder:
+        return load_file(Path(folder) / "any_name.safetensors", golden.filled(golden.keys))
+
+
+def _latent(golden: Golden, model: Any, name: str) -> Tensor:
+    """An input as a VAE gives it; the golden's is what the network sees."""
+    latent = golden.input(name, golden.metadata["inputs"][name])[None]
+    return model.model.process_latent_out(latent)
+
+
+def _velocity(golden: Golden, model: Any, photo: Tensor) -> Tensor:
+    from dreamid_v_models import TEXT_TOKENS, conditions, wan_call
+
+    inputs = golden.metadata["inputs"]
+    x = golden.input("latent", inputs["latent"])[None]
+    clip = torch.cat([_latent(golden, model, name) for name in ("video_latent", "mask_latent")], dim=1)
+    shape = [int(number) for number in re.findall(r"\d+", inputs["context"])][:2]
+    text = torch.nn.functional.pad(golden.input("context", shape), (0, 0, 0, TEXT_TOKENS - shape[0]))[None]
+    made = conditions(model, x, text, clip, photo)
+    return wan_call(model, x, float(inputs["t"]), made)[0]
