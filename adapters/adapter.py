@@ -69,9 +69,11 @@ class Adapter(ABC):
         base: ``"sd15"`` or ``"sdxl"``.
         context_dim: width of the base model's text context.
         apply_node: name of the node that applies it.
+        step_network: the weights that run beside the model in every step, where `network` holds only the others.
     """
 
     apply_node: str = "the node made for it"
+    step_network: nn.Module | None = None
     report: DetectionReport
     network: nn.Module
     digest: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from .row_values import Pair, RowKeysValues
 from .shared import Shared
 
 Projection = Callable[[Tensor], list[Pair]]
+Made = TypeVar("Made")
 
 
 class LoadedAdapter(Shared):
@@ -43,7 +44,7 @@ class LoadedAdapter(Shared):
         self.managed = ManagedNetwork(network)
         steps = _step_network(adapter)
         self.managed_steps = None if steps is None else ManagedNetwork(steps)
-        self._projected: weakref.WeakValueDictionary[tuple[object, ...], RowKeysValues] = weakref.WeakValueDictionary()
+        self._made: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
         self._patches: dict[tuple[str, ...], dict[str, Any]] = {}
         # A MODEL that is built of the file itself (a reference encoder), for as long as the adapter is in use.
         self.models: Memo[Any] = Memo(limit=1)
@@ -53,11 +54,15 @@ class LoadedAdapter(Shared):
     ) -> RowKeysValues:
         """Keys and values of an identity in every layer, made once for as long as some MODEL holds them."""
         key = (identity.digest, options, device, dtype)
-        made = self._projected.get(key)
-        if made is None:
-            made = self._project(identity, options, device, dtype)
-            self._projected[key] = made
-        return made
+        return self.made(key, lambda: self._project(identity, options, device, dtype))
+
+    def made(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
+        """What ``make`` gives, made once under ``key`` for as long as some MODEL holds it."""
+        found: Made | None = self._made.get(key)
+        if found is None:
+            found = make()
+            self._made[key] = found
+        return found
 
     def _project(
         self, identity: Identity, options: TokenOptions, device: torch.device, dtype: torch.dtype
@@ -111,4 +116,4 @@ def _step_network(adapter: Adapter) -> nn.Module | None:
         return adapter.block_network
     if isinstance(adapter, GatedAttentionAdapter):
         return nn.ModuleList(adapter.layers.values())
-    return None
+    return adapter.step_network

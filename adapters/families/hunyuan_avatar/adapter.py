@@ -32,9 +32,7 @@ class HunyuanAvatarAdapter(Adapter):
         network: the added tensors.
         header: of the file, for HunyuanVideo's own weights.
 
-    Attributes:
-        once: the weights that run once for each sound (and for motion).
-        steps: those that run beside the model in every step.
+    Its `network` runs once for each sound (and for motion), its `step_network` beside the model in every step.
     """
 
     base = "hunyuan_video"
@@ -48,11 +46,9 @@ class HunyuanAvatarAdapter(Adapter):
         self._header = header
         pairs = [nn.ModuleList((block.norm1, block.to_kv)) for block in network.adapters]
         told = (network.audio_proj, network.motion_exp, network.motion_pose, network.fps_proj)
-        self.once: nn.Module = nn.ModuleList((*told, *pairs))
+        self.network: nn.Module = nn.ModuleList((*told, *pairs))
         asked = [nn.ModuleList((block.norm2, block.to_q, block.to_out)) for block in network.adapters]
-        self.steps: nn.Module = nn.ModuleList((network.ref_in, network.before_proj, *asked))
-        # What the host loads when a sound is projected; `steps` is loaded while the model samples.
-        self.network = self.once
+        self.step_network: nn.Module = nn.ModuleList((network.ref_in, network.before_proj, *asked))
 
     @property
     def sizes(self) -> AvatarSizes:
@@ -96,7 +92,7 @@ class HunyuanAvatarAdapter(Adapter):
 
     def audio_keys_values(self, windows: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Audio windows of one track (F, 10, 5, C) to keys and values (F, 4, inner) in float32, one pair an adapter."""
-        device, _ = module_device_dtype(self.once)
+        device, _ = module_device_dtype(self.network)
         tokens = self._parts.audio_proj(windows[None].to(device, torch.float32))[0]
         return [block.keys_values(tokens) for block in self._parts.adapters]
 
@@ -111,7 +107,7 @@ class HunyuanAvatarAdapter(Adapter):
             expression, pose: four numbers each (official: 30 and 25 throughout).
             fps: frames a second (official: 25).
         """
-        device, _ = module_device_dtype(self.once)
+        device, _ = module_device_dtype(self.network)
         told = [torch.tensor([list(numbers)], dtype=torch.float32, device=device) for numbers in (expression, pose)]
         if any(one.shape[1] != BUCKETS for one in told):
             raise ValueError(f"{BUCKETS} numbers each")
