@@ -46,9 +46,9 @@ def gaussian_blur(masks: Tensor, size: int, sigma: float = 0.0) -> Tensor:
     planes = masks.reshape(-1, 1, *masks.shape[-2:])
     kernel = gaussian_kernel(size, sigma).to(masks.device, masks.dtype)
     height, width = masks.shape[-2:]
-    planes = planes.index_select(-1, _mirrored(width, size // 2).to(masks.device))
+    planes = planes.index_select(-1, mirrored(width, size // 2).to(masks.device))
     planes = F.conv2d(planes, kernel.reshape(1, 1, 1, -1))
-    planes = planes.index_select(-2, _mirrored(height, size // 2).to(masks.device))
+    planes = planes.index_select(-2, mirrored(height, size // 2).to(masks.device))
     return F.conv2d(planes, kernel.reshape(1, 1, -1, 1)).reshape(masks.shape)
 
 
@@ -57,7 +57,7 @@ def float_kernel_size(sigma: float) -> int:
     return round(8 * sigma + 1) | 1
 
 
-def _mirrored(length: int, margin: int) -> Tensor:
+def mirrored(length: int, margin: int) -> Tensor:
     """Return the indices of an axis enlarged by ``margin`` on both ends; works for margins beyond the length."""
     period = max(2 * (length - 1), 1)
     index = torch.arange(-margin, length + margin).remainder(period)
