@@ -14,6 +14,7 @@ from ..adapters.families.lafr.one_step import sampler_start
 from ..faces.errors import LikenessError
 from .host import folder_paths
 from .loaded import LoadedAdapter
+from .mean_latent import encode_mean
 from .model_folders import folder_roots, input_folder
 
 FOLDER = "face_adapters"
@@ -50,16 +51,7 @@ def vae_encode(vae: Any, pictures: Tensor, scale: float) -> Tensor:
     Raises:
         BaseModelMismatch: a VAE whose latents have not four channels.
     """
-    with torch.inference_mode():
-        latents: Tensor = vae.encode(pictures.movedim(1, -1)) * scale
-    if latents.ndim != 4 or latents.shape[1] != 4:
-        raise BaseModelMismatch(
-            "VAE for LAFR",
-            expected="latents (B, 4, H/8, W/8), as SD1.x and SD2.x have",
-            found=f"{tuple(latents.shape)}",
-            cure="connect the VAE of an SD1.x or SD2.x model",
-        )
-    return latents
+    return encode_mean(vae, pictures, "LAFR") * scale
 
 
 def one_step(model: Any, samples: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
