@@ -20,6 +20,7 @@ FOLDERS = {
     "clip_vision",
     "insightface",
     "controlnet",
+    "diffusion_models",
 }
 
 
