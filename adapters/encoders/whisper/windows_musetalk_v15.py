@@ -9,10 +9,10 @@ rates up to 50 both give the same numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ...audio_features import SAMPLE_RATE
 
@@ -40,10 +40,17 @@ def windows(states: Tensor, samples: int, fps: float, official_rate: bool = Fals
         official_rate: cut the rate to a whole number, as the official program does.
     """
     rate = float(int(fps)) if official_rate else fps
-    stride, frames = STEPS_A_SECOND / rate, frame_count(samples, rate)
-    states = states[: heard_steps(samples)]
-    starts = torch.tensor([math.floor(number * stride) for number in range(frames)], dtype=torch.long)
-    left = math.ceil(stride) * LEFT
-    needed = int(starts[-1]) + WINDOW if frames else 0
-    padded = functional.pad(states, (0, 0, 0, 0, left, max(0, needed - left - states.shape[0])))
-    return padded[starts[:, None] + torch.arange(WINDOW)]
+    return heard_at(states[: heard_steps(samples)], indices(range(frame_count(samples, rate)), rate))
+
+
+def indices(numbers: Sequence[int], fps: float) -> Tensor:
+    """(N, 10) the steps of the windows of video frames ``numbers``; those that no sound has are silence."""
+    stride = STEPS_A_SECOND / fps
+    starts = torch.tensor([math.floor(number * stride) for number in numbers], dtype=torch.long)
+    return starts[:, None] + torch.arange(WINDOW) - math.ceil(stride) * LEFT
+
+
+def heard_at(states: Tensor, steps: Tensor) -> Tensor:
+    """States (T, S, C) at steps (N, 10): (N, 10, S, C), zeros before the first step and behind the last."""
+    inside = (steps >= 0) & (steps < states.shape[0])
+    return states[steps.clamp(0, max(0, states.shape[0] - 1))] * inside[..., None, None].to(states.dtype)
