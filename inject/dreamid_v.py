@@ -11,11 +11,13 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..adapters import registry
 from ..adapters.errors import BadCheckpoint, BaseModelMismatch, HostTooOld
 from ..adapters.families.dreamid_v.adapter import DreamIDVAdapter
 from ..adapters.families.dreamid_v.arch import PoseNetwork
@@ -90,15 +92,30 @@ def load_model(adapter: DreamIDVAdapter) -> Any:
     return model
 
 
+def load_file(path: Path) -> tuple[Any, LoadedAdapter]:
+    """MODEL and adapter of a published file.
+
+    Raises:
+        HostTooOld: this ComfyUI cannot run it; told before the file is read.
+        LikenessError: another file; every error of the registry.
+    """
+    require_wan()
+    adapter = registry.load(path, kind="adapter")
+    if not isinstance(adapter, DreamIDVAdapter):
+        raise _another(adapter.report.title, "use the loader made for that file")
+    return load_model(adapter), LoadedAdapter(adapter)
+
+
 def dreamid_v_adapter(loaded: LoadedAdapter) -> DreamIDVAdapter:
     """The adapter behind the socket. Raises LikenessError for a file of another family."""
     if isinstance(loaded.adapter, DreamIDVAdapter):
         return loaded.adapter
-    raise LikenessError(
-        TITLE,
-        expected="an adapter of 'Load DreamID-V'",
-        found=loaded.adapter.report.title,
-        cure="connect both outputs of 'Load DreamID-V'",
+    raise _another(loaded.adapter.report.title, "connect both outputs of 'Load DreamID-V'")
+
+
+def _another(title: str, cure: str) -> LikenessError:
+    return LikenessError(
+        TITLE, expected="one of its own files (dreamidv.pth, dreamidv_faster.pth)", found=title, cure=cure
     )
 
 
@@ -236,7 +253,7 @@ def apply_pose(model: Any, loaded: LoadedAdapter, pictures: Tensor, strength: fl
     clone = clone_model(model)
     if strength == 0.0:
         return clone
-    tokens = ManagedNetwork(PoseTokens(_tokens(loaded.managed, adapter.pose, pictures, compute_dtype(model))))
+    tokens = _tokens(loaded.managed, adapter.pose, pictures, compute_dtype(model))
     term = PoseTerm(loaded.managed, tokens, strength)
     for number in range(adapter.sizes.layers):
         key = (DOUBLE, number)
@@ -247,15 +264,16 @@ def apply_pose(model: Any, loaded: LoadedAdapter, pictures: Tensor, strength: fl
     return clone
 
 
-def _tokens(managed: ManagedNetwork, network: PoseNetwork, pictures: Tensor, dtype: torch.dtype) -> Tensor:
-    """Tokens (1, N, C) in main memory, projected once for a clip, with zeros for the photo's tokens in front."""
+def _tokens(managed: ManagedNetwork, network: PoseNetwork, pictures: Tensor, dtype: torch.dtype) -> ManagedNetwork:
+    """`PoseTokens` of a clip, projected once, with zeros for the photo's tokens in front."""
     host.stop_if_cancelled()
     device = managed.load()
     with torch.inference_mode(False), torch.no_grad():
         clip = pictures.to(device, torch.float32).movedim(-1, 0)[None]
         tokens = network.project_pose(clip).to("cpu", dtype)
         photo = pictures.shape[1] // MULTIPLE * (pictures.shape[2] // MULTIPLE)
-        return torch.cat((tokens.new_zeros(1, photo, tokens.shape[-1]), tokens), dim=1)
+        front = tokens.new_zeros(1, photo, tokens.shape[-1])
+        return ManagedNetwork(PoseTokens(torch.cat((front, tokens), dim=1)))
 
 
 def check_frames(frames: Tensor, what: str, like: Tensor | None = None) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..adapters.families.dreamid_v import pictures
 from ..adapters.families.dreamid_v.pictures import Fit
-from ..faces.errors import LikenessError
+from ..faces.errors import BadImage, LikenessError
 from ..faces.images import as_rgb
 from ..faces.masks import as_mask
 from . import host
-from .dreamid_v import apply_pose, check_model, dreamid_v_adapter
+from .dreamid_v import apply_pose, check_frames, check_model, dreamid_v_adapter
 from .dreamid_v_conditioning import Conditioning, condition, decoded
 from .dreamid_v_sampling import GUIDANCE, STEPS, official_sigmas, run
 from .loaded import LoadedAdapter
@@ -90,6 +90,76 @@ def prepared(clip: Clip, to: Fit) -> Clip:
     return Clip(frames, pictures.model_reference(clip.photo, to), mask, pose)
 
 
+def fit_of(clip: Clip, area: int) -> Fit:
+    """How the clip becomes the model's size, for an area in pixels."""
+    return pictures.fit(clip.frames.shape[1], clip.frames.shape[2], area)
+
+
+def restored_frames(frames: Tensor, images: Tensor, area: int) -> Tensor:
+    """Decoded frames at the size and count of the clip ``images`` they were made of.
+
+    Raises:
+        BadImage: fewer frames than the clip has, or another size than ``area`` gives.
+    """
+    original, made = as_rgb(images), as_rgb(frames)
+    to = pictures.fit(original.shape[1], original.shape[2], area)
+    if len(made) != pictures.padded_count(len(original)) or made.shape[1:3] != to.size:
+        raise BadImage(
+            "Restore DreamID-V Frames",
+            expected=f"{pictures.padded_count(len(original))} frames of {to.size[1]} x {to.size[0]}",
+            found=f"{len(made)} of {made.shape[2]} x {made.shape[1]}",
+            cure="connect the clip and the size that 'Prepare Clip for DreamID-V' had",
+        )
+    return pictures.restored(made[: len(original)], original, to)
+
+
+def posed(model: Any, loaded: LoadedAdapter, pose: Tensor | None, strength: float, like: Tensor) -> Any:
+    """MODEL with pose pictures of the size of ``like``, or MODEL itself where there are none."""
+    if pose is None:
+        return model
+    check_frames(pose, "pose pictures", like=like)
+    return apply_pose(model, loaded, pose, strength)
+
+
+def filled(clip: Clip) -> tuple[Tensor, Tensor]:
+    """Mask and pose pictures of a prepared clip: white and black where there are none."""
+    mask = torch.ones(clip.frames.shape[:3]) if clip.mask is None else clip.mask
+    return mask, torch.zeros_like(clip.frames) if clip.pose is None else clip.pose
+
+
+def condition_clip(
+    model: Any,
+    loaded: LoadedAdapter,
+    texts: tuple[Conditioning, Conditioning],
+    vae: Any,
+    clip: Clip,
+    strength: float,
+) -> tuple[Any, Conditioning, Conditioning, Tensor]:
+    """Patched MODEL, both conditionings and the empty latent of a prepared clip; black pose pictures count as none.
+
+    Raises:
+        As `condition`, `check_pose` and `apply_pose` do.
+    """
+    given = clip.pose is not None and bool(clip.pose.any())
+    check_pose(model, loaded, given, strength)
+    patched = posed(model, loaded, clip.pose if given else None, strength, like=clip.frames)
+    return (patched, *condition(vae, *texts, clip.frames, clip.photo, clip.mask))
+
+
+def check_pose(model: Any, loaded: LoadedAdapter, given: bool, strength: float) -> None:
+    """Raise BaseModelMismatch for another MODEL, and LikenessError where the pose branch lacks its pictures."""
+    adapter = dreamid_v_adapter(loaded)
+    check_model(model, adapter)
+    if adapter.pose is not None and not given and strength != 0.0:
+        raise LikenessError(
+            "DreamID-V",
+            expected="pose pictures, which the file with the pose branch was trained with",
+            found="none",
+            cure="connect those of 'DreamID-V Pose Pictures' or of a DWPose node, load dreamidv_faster.pth, or set "
+            "pose_strength to 0",
+        )
+
+
 def chunks(count: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """(first, last + 1) of the chunks of ``count`` frames; the last one is moved back so that it is whole."""
     start = 0
@@ -119,13 +189,10 @@ def swap_clip(
         HostTooOld, BaseModelMismatch: the host, the model, the VAE or the texts do not fit.
         LikenessError: options that cannot be met, or a file whose pose branch lacks its pictures.
     """
-    adapter = dreamid_v_adapter(loaded)
-    check_model(model, adapter)
+    check_pose(model, loaded, clip.pose is not None, options.pose_strength)
     _check_options(options)
-    _check_pose(adapter.pose is not None, clip.pose is not None, options.pose_strength)
-    count, height, width = clip.frames.shape[:3]
-    to = pictures.fit(height, width, options.area)
-    sigmas = official_sigmas(options.steps or STEPS[adapter.pose is not None], options.shift)
+    count, to = len(clip.frames), fit_of(clip, options.area)
+    sigmas = official_sigmas(options.steps or STEPS[dreamid_v_adapter(loaded).pose is not None], options.shift)
     parts = list(chunks(count, options.chunk, options.overlap))
     bar = host.progress_bar(len(parts) * (len(sigmas) - 1))
     result = torch.empty_like(clip.frames)
@@ -133,9 +200,9 @@ def swap_clip(
     for start, end in parts:
         part = _part(clip, start, end)
         ready = prepared(part, to)
-        patched = model if ready.pose is None else apply_pose(model, loaded, ready.pose, options.pose_strength)
-        texts = condition(vae, positive, negative, ready.frames, ready.photo, ready.mask)
-        latent = run(patched, *texts, options.seed, sigmas, options.guidance, lambda: bar.update(1))
+        patched = posed(model, loaded, ready.pose, options.pose_strength, like=ready.frames)
+        seen = condition(vae, positive, negative, ready.frames, ready.photo, ready.mask)
+        latent = run(patched, *seen, options.seed, sigmas, options.guidance, lambda: bar.update(1))
         made = _finished(decoded(vae, latent)[: end - start].to(clip.frames), part, to, options)
         _join(result, made, start, done, options.overlap)
         done = end
@@ -172,17 +239,6 @@ def _check_options(options: SwapOptions) -> None:
             expected="4n + 1 frames at once, and fewer of them that overlap",
             found=f"{options.chunk} with an overlap of {options.overlap}",
             cure="set chunk_frames to 81 and overlap to 8",
-        )
-
-
-def _check_pose(takes: bool, given: bool, strength: float) -> None:
-    if takes and not given and strength != 0.0:
-        raise LikenessError(
-            "DreamID-V",
-            expected="pose pictures, which the file with the pose branch was trained with",
-            found="none",
-            cure="connect those of 'DreamID-V Pose Pictures' or of a DWPose node, load dreamidv_faster.pth, or set "
-            "pose_strength to 0",
         )
 
 

@@ -35,6 +35,8 @@ ADAPTERS = FileKind("face_adapters", ("ipadapter", "instantid", "pulid", "photom
 ENCODERS = FileKind("face_encoders", ("facerestore_models",))
 # Files of voices lie beside those of faces, or where the host keeps its own audio encoders.
 AUDIO_ENCODERS = FileKind("face_encoders", ("audio_encoders",))
+# Whole models, where the host keeps them; older hosts know the second name.
+DIFFUSION = FileKind("diffusion_models", ("unet",))
 DETECTORS = FileKind("face_detectors", ())
 SWAPPERS = FileKind(
     "face_swappers", ("insightface", "reswapper", "hyperswap"), EXTENSIONS | {".onnx"}, frozenset({"insightface"})

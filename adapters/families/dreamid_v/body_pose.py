@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ....faces.drawing import Colour, Point, fill_circle, fill_convex, limb
-from ....faces.errors import BadLandmarks
+from ....faces.errors import BadLandmarks, NoFaceFound
 from ....faces.filters import dilate
 from ....faces.swap_masks import convex_hull
 
@@ -72,6 +72,29 @@ def face_mask(faces: Tensor, height: int, width: int) -> Tensor:
         largest = max(found, key=lambda face: float((face.amax(0) - face.amin(0)).prod()))
         fill_convex(canvas, convex_hull(_whole(largest)), WHITE)
     return dilate((canvas[..., 0] > 0).float()[None], GROWTH)[0]
+
+
+def clip_pictures(points: Sequence[Tensor], height: int, width: int, keep: bool = False) -> tuple[Tensor, Tensor]:
+    """Pose pictures (B, height, width, 3), 0..1, and masks (B, height, width) of a clip, without bodies.
+
+    Args:
+        points: (F, 68, 2) pixels of the faces of each frame.
+        height, width: of the frames.
+        keep: give a frame without a face a black picture and an empty mask, instead of stopping.
+
+    Raises:
+        NoFaceFound: a frame has no face.
+    """
+    empty = [number for number, faces in enumerate(points) if not len(faces)]
+    if empty and not keep:
+        raise NoFaceFound(
+            "pose pictures",
+            expected="a face in every frame, as the model was trained",
+            found=f"none in frame {', '.join(map(str, empty[:10]))}",
+            cure="set on_missing_face to keep, or lower the detector's score",
+        )
+    pose = torch.stack([draw_pose(faces, height, width) for faces in points]).float() / 255
+    return pose, torch.stack([face_mask(faces, height, width) for faces in points])
 
 
 def _joint(x: float, y: float) -> tuple[float, float] | None:
