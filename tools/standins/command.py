@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .adapters import SD15_LEVELS, SDXL_LEVELS, faceid, faceid_portrait, fact, transface_s
+from . import dreamid_v
 from .base_models import sd15
 from .fill import Shapes, filled_all
 from .restorerid import musiq, restorerid_full, restorerid_slim
@@ -63,6 +64,8 @@ KINDS: dict[str, Kind] = {
     "faceid-plusv2-sdxl": Kind(_faceid("sdxl", plus=True), SDXL_LEVELS, ".bin", "nested", variant="plus_v2"),
     "restorerid-full": Kind(restorerid_full, SD15_LEVELS, ".ckpt", "lightning"),
     "restorerid-slim": Kind(restorerid_slim, SD15_LEVELS, ".safetensors", "safetensors"),
+    "dreamid-v": Kind(dreamid_v.pose, dreamid_v.LEVELS, ".pth", "flat"),
+    "dreamid-v-faster": Kind(dreamid_v.faster, dreamid_v.LEVELS, ".pth", "flat"),
     "musiq": Kind(lambda _: musiq(), (), ".pth", "flat", "fp32"),
     "whisper-tiny": Kind(lambda levels: whisper(levels[0]), (TINY_WIDTH,), ".safetensors", "safetensors", "fp32"),
     "sd15-thin": Kind(sd15, (320, 320, 320, 320), ".safetensors", "safetensors"),
