@@ -18,13 +18,7 @@ from torch import Tensor
 
 from ..adapters.errors import BaseModelMismatch, HostTooOld
 from ..adapters.families.hunyuan_avatar.guidance import MASK_SCALE, AvatarGuidance, step_of
-from ..adapters.families.hunyuan_avatar.windows import (
-    CLIP_FRAMES,
-    LATENT_TIME,
-    BadWindows,
-    WindowPlan,
-    fused,
-)
+from ..adapters.families.hunyuan_avatar.windows import LATENT_TIME, BadWindows, WindowPlan, fused
 from .host import stop_if_cancelled
 from .patching import clone_model
 from .shared import Shared
@@ -78,7 +72,9 @@ class AvatarWindows(Shared):
         for window in windows:
             stop_if_cancelled()
             place = _host_windows().IndexListContextWindow(list(window), dim=self.dim)
-            inner = {**options, WINDOW: place, CLIP_FRAMES: total}
+            # Newer hosts tell the clip's length here; older ones have no such attribute.
+            place.total_frames = total
+            inner = {**options, WINDOW: place}
             parts = [self._conds_of(cond, x_in, place) for cond in conds]
             x = x_in[:, :, list(window)]
             found.append(calc_cond_batch(model, parts, x, timestep, {**model_options, "transformer_options": inner}))

@@ -9,7 +9,7 @@ import torch
 from host_inprocess import engine, tiny_model
 from likeness_pack.adapters.errors import BaseModelMismatch, HostTooOld
 from likeness_pack.adapters.families.hunyuan_avatar.guidance import MASK_SCALE, AvatarGuidance, official_sigmas
-from likeness_pack.adapters.families.hunyuan_avatar.windows import CLIP_FRAMES, BadWindows, WindowPlan, fused
+from likeness_pack.adapters.families.hunyuan_avatar.windows import BadWindows, WindowPlan, fused
 from likeness_pack.inject.avatar_windows import HANDLER, apply_windows, avatar_guider
 from likeness_pack.nodes.avatar_windows import LikenessAvatarGuider, LikenessAvatarWindows
 from tiny_hunyuan import clip_noise, hunyuan_conditioning, need_hunyuan, run_guider, tiny_hunyuan
@@ -46,7 +46,7 @@ class Noted:
             {
                 "frames": args["input"].shape[2],
                 "window": None if window is None else tuple(window.index_list),
-                "clip": options.get(CLIP_FRAMES),
+                "clip": getattr(window, "total_frames", None),
                 "mask": options.get(MASK_SCALE),
                 "rows": tuple(args["cond_or_uncond"]),
                 "texts": args["c"]["c_crossattn"].clone(),

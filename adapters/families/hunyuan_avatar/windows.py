@@ -24,9 +24,6 @@ RATE = 4
 WINDOW_FRAMES, LIMIT_FRAMES = RATE * (WINDOW - 1) + 1, 400
 LATENT_TIME = 2
 FPS = 25
-# Under this name a run tells the patched blocks how many latent frames the whole clip has, beside the host's
-# ``context_window``, which names the frames of the window at hand.
-CLIP_FRAMES = "likeness_avatar_clip_frames"
 
 
 class BadWindows(LikenessError):
