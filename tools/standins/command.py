@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .adapters import SD15_LEVELS, SDXL_LEVELS, faceid, faceid_portrait, fact, transface_s
 from . import dreamid_v
+from .adapters import SD15_LEVELS, SDXL_LEVELS, faceid, faceid_portrait, fact, transface_s
 from .base_models import sd15
 from .fill import Shapes, filled_all
 from .restorerid import musiq, restorerid_full, restorerid_slim
@@ -32,7 +32,7 @@ class Kind:
 
     Attributes:
         shapes: names and shapes for the given width of each UNet level.
-        levels: widths of the published files; () where the kind has none.
+        levels: widths of the published files (width and inner width for DreamID-V); () where the kind has none.
         suffix: file name suffix of the published file.
         container: flat pickle, nested pickle (``image_proj`` and ``ip_adapter``), pickle of PyTorch Lightning, or
             safetensors.
