@@ -77,9 +77,17 @@ def run(
     guidance: float,
     stepped: Callable[[], None],
 ) -> Tensor:
-    """Sample an empty latent (1, 16, T, h, w) as 'SamplerCustom' does, with the authors' sampler."""
+    """Sample an empty latent (1, 16, T, h, w) as 'SamplerCustom' does, with the authors' sampler.
+
+    ``stepped`` is called after every step; a cancel stops there.
+    """
     sampling = importlib.import_module("comfy.sample")
     noise = sampling.prepare_noise(latent, seed)
+
+    def after(*_: Any) -> None:
+        stepped()
+        host.stop_if_cancelled()
+
     host.stop_if_cancelled()
     with torch.inference_mode():
         found: Tensor = sampling.sample_custom(
@@ -91,7 +99,7 @@ def run(
             positive,
             negative,
             latent,
-            callback=lambda *_: stepped(),
+            callback=after,
             disable_pbar=True,
             seed=seed,
         )
