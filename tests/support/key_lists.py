@@ -71,6 +71,8 @@ PUBLISHED: tuple[Published, ...] = (
     Published("dreamfit_sd15_checkpoint", "dreamfit", ("sd15",), _TRAINED, torch.float32),
     Published("dreamfit_flux_checkpoint", "dreamfit", ("flux",), _TRAINED, torch.bfloat16),
     Published("hyavatar_full", "hunyuan_avatar", ("whole",), ("safetensors", "module"), torch.bfloat16),
+    Published("dreamidv_dit_pose_depth2", "dreamid_v", ("pose",), _TRAINED, torch.float32),
+    Published("dreamidv_faster_dit_small", "dreamid_v", ("faster",), _TRAINED, torch.float32),
     Published("am_adapter_matcher", "am_adapter", (None,), dtype=torch.float32),
     Published("am_adapter_controlnext", "am_adapter_controlnext", (None,)),
     Published("musetalk_unet", "musetalk", ("v1", "v15"), _TRAINED, torch.float32),
