@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..adapters import registry
 from ..adapters.checkpoint import load_strictly
 from ..adapters.errors import BaseModelMismatch, EncoderMismatch, KeyMismatch
 from ..adapters.families.musetalk.adapter import MuseTalkFile
@@ -121,6 +123,28 @@ def unet_config(widths: tuple[int, ...] = PUBLISHED_WIDTHS) -> dict[str, Any]:
         "num_head_channels": -1,
         "use_linear_in_transformer": False,
     }
+
+
+def read_musetalk(path: Path, version: str) -> tuple[Any, str]:
+    """The MODEL of a file, and what was recognised.
+
+    Args:
+        path: the file.
+        version: ``"auto"``, ``"v1"`` or ``"v15"``.
+
+    Raises:
+        AmbiguousCheckpoint: the version cannot be told, under auto.
+        EncoderMismatch: a file of another system.
+    """
+    file = registry.load(path, "adapter", version)
+    if not isinstance(file, MuseTalkFile):
+        raise EncoderMismatch(
+            path.name,
+            expected="MuseTalk's UNet",
+            found=f"a file of {file.report.title}",
+            cure=f"put it into models/face_adapters and connect it to {file.apply_node}",
+        )
+    return load_musetalk(file), file.report.as_text()
 
 
 def load_musetalk(file: MuseTalkFile) -> Any:

@@ -17,7 +17,7 @@ class MuseTalkFamily(Family):
     id = "musetalk"
     kind: Kind = "adapter"
     title = "MuseTalk"
-    folder = "face_adapters"
+    folder = "diffusion_models"
     variants = VERSIONS
     links = ("https://github.com/TMElyralab/MuseTalk", "https://huggingface.co/TMElyralab/MuseTalk")
     licence = Licence(
