@@ -49,6 +49,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.am_adapter.controlnext"),
     ("adapter", "families.lafr"),
     ("adapter", "families.hunyuan_avatar"),
+    ("adapter", "families.avatar_emotion"),
     ("adapter", "families.dreamid_v"),
     ("adapter", "families.musetalk"),
     ("adapter", "families.unavglip"),
