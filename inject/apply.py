@@ -159,7 +159,7 @@ def _described(widths: Sequence[int], contexts: set[int]) -> str:
     return f"{len(widths)} cross-attention layers ({shown}) and text context {context}"
 
 
-def _compute_dtype(model: Any) -> torch.dtype:
+def compute_dtype(model: Any) -> torch.dtype:
     """The dtype the model's hidden states have, so that keys and values are cast once, here."""
     manual = getattr(model.model, "manual_cast_dtype", None)
     dtype = manual or model.model_dtype() or torch.float32
@@ -183,7 +183,7 @@ def _term_fields(
 ) -> dict[str, Any]:
     """The fields of a `Term`."""
     mask = None if options.mask is None else LatentMask(options.mask)
-    device, dtype = model_management().get_torch_device(), _compute_dtype(clone)
+    device, dtype = model_management().get_torch_device(), compute_dtype(clone)
     return {
         "key": _term_key(loaded, identity, mask, steps),
         "keys_values": loaded.keys_values(identity, options.tokens, device, dtype),

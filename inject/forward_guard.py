@@ -49,6 +49,12 @@ class ForwardGuard(Shared):
         below: list[Any] = getattr(self.previous, "models", list)()
         return [*(network.patcher for network in self.beside), *below]
 
+    def without(self, slot: str) -> ForwardGuard:
+        """A guard that does not count the layers of a slot."""
+        return ForwardGuard(
+            {name: count for name, count in self.expected.items() if name != slot}, self.beside, self.previous
+        )
+
     def __call__(self, apply_model: ApplyModel, args: dict[str, Any], **kwargs: Any) -> Any:
         if not has_wrappers():
             for network in self.beside:

@@ -26,7 +26,7 @@ class LatentMask(Shared):
     """
 
     def __init__(self, mask: Tensor) -> None:
-        self._mask = _checked(mask)
+        self._mask = checked_mask(mask)
         self._memo: Memo[Tensor] = Memo(limit=16)
         self.digest = hashlib.sha256(self._mask.numpy().tobytes() + repr(tuple(self._mask.shape)).encode()).hexdigest()
 
@@ -70,7 +70,8 @@ def frame_window(extra: Mapping[str, Any]) -> tuple[int, ...] | None:
     return None if frames is None else tuple(int(frame) for frame in frames)
 
 
-def _checked(mask: Tensor) -> Tensor:
+def checked_mask(mask: Tensor) -> Tensor:
+    """A mask (H, W) or (B, H, W) as (B, H, W) float32 0..1 on the CPU. Raises BadMask for what is none."""
     if mask.dim() == 2:
         mask = mask[None]
     if mask.dim() != 3 or mask.numel() == 0:

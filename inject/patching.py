@@ -44,6 +44,11 @@ def set_block_slot(model: Any, key: tuple[str, int], patch: Callable[..., Any]) 
     model.set_model_patch_replace(patch, "dit", *key)
 
 
+def remove_block_slot(model: Any, key: tuple[str, int]) -> None:
+    """Leave a DiT's block to the host again."""
+    model.model_options["transformer_options"].get("patches_replace", {}).get("dit", {}).pop(key, None)
+
+
 def middle_patches(model: Any) -> list[Any]:
     """The patches between attn1 and attn2, in calling order."""
     return list(model.model_options["transformer_options"].get("patches", {}).get("middle_patch", []))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from harness import Golden, part
+from harness import Golden, NeedsNewerHost, part
 from torch import Tensor
 
 
@@ -85,3 +88,51 @@ def hyavatar_ref(golden: Golden) -> None:
     x, latents = (golden.input(name, golden.metadata["inputs"][name]) for name in ("x", "ref_latents"))
     video = before(reference(latents)) + image(x)
     golden.check("tokens", torch.cat((image(latents[:, :, :1]), video), dim=1))
+
+
+def _host() -> Any:
+    """ComfyUI's HunyuanVideo. Raises NeedsNewerHost."""
+    from host_inprocess import engine
+
+    if not engine().has_wrappers:
+        raise NeedsNewerHost("this ComfyUI has no HunyuanVideo")
+    return importlib.import_module("comfy.ldm.hunyuan_video.model")
+
+
+@part("hyavatar_rope")
+def hyavatar_rope(golden: Golden) -> None:
+    """The host's rotary embedding with the reference's positions put right."""
+    from likeness_pack.inject.hunyuan_avatar_parts import unshifted
+
+    host, hyper = _host(), golden.metadata["hyper_parameters"]
+    axes, (frames, height, width) = hyper["rope_dim_list"], hyper["grid"]
+    video = torch.cartesian_prod(*(torch.arange(float(size)) for size in (frames, height, width)))
+    reference = video[: height * width].clone()
+    # As the host writes them: before the video in time, and to the right of it.
+    reference[:, 0], reference[:, 2] = hyper["bias"], reference[:, 2] + width
+    embed = host.EmbedND(dim=sum(axes), theta=hyper["theta"], axes_dim=axes)
+    turned = embed(unshifted(torch.cat((reference, video))[None]))
+    for name, column in (("cos", 0), ("sin", 1)):
+        golden.check(name, turned[0, 0, :, :, column, 0].repeat_interleave(2, dim=-1))
+    apply_rope = importlib.import_module("comfy.ldm.flux.math").apply_rope
+    q, k = (golden.input(name, golden.metadata["inputs"][name]).transpose(1, 2) for name in ("q", "k"))
+    for name, rotated in zip(("q_rot", "k_rot"), apply_rope(q, k, turned), strict=True):
+        golden.check(name, rotated.transpose(1, 2))
+
+
+@part("hyavatar_dit")
+def hyavatar_dit(golden: Golden) -> None:
+    """Two double and two single blocks, by the host's own loader, nodes' functions and sampler."""
+    _host()
+    from avatar_models import ReducedRun
+
+    with TemporaryDirectory() as folder:
+        run = ReducedRun(golden, Path(folder))
+        for row in range(run.rows):
+            run.sample(row)
+        for name in ("vec", "img_embedded", "img_after_double0", "img_after_double1_and_audio"):
+            golden.check(name, run.seen(name))
+        golden.check("img_before_last_single", run.seen("img_before_last_single"))
+        golden.check("txt_refined", run.refined())
+        golden.check("out", run.seen("out"))
+        golden.check("out_cached_t600", run.cached())
