@@ -48,6 +48,7 @@ MODULES: tuple[tuple[Kind, str], ...] = (
     ("adapter", "families.am_adapter"),
     ("adapter", "families.am_adapter.controlnext"),
     ("adapter", "families.lafr"),
+    ("adapter", "families.dreamid"),
     ("adapter", "families.hunyuan_avatar"),
     ("adapter", "families.avatar_emotion"),
     ("adapter", "families.dreamid_v"),

@@ -1,0 +1,275 @@
+"""The file of a DreamID model: two UNets, what is added to them, and metadata that say what the tensors mean.
+
+This layout is the project's own, since none is published. UNets have the original names of Stable Diffusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from ...checkpoint import CheckpointHeader
+from ...errors import BadCheckpoint, KeyMismatch
+from ...strict_load import group_by_prefix
+
+VERSION = "1"
+SWAPNET, FACENET = "swapnet.", "facenet."
+PARTS = ("image_proj.", "ip_adapter.", "pose_guider.")
+PREDICTIONS = ("eps", "v")
+PROMPT = "cinematic full head portrait"
+FACE_ENCODER = "arcface_antelopev2"
+CURE = "train a file with tools/train_dreamid.py, which writes it"
+
+# Blocks with attention, in the order of the file's numbers: down, up, middle.
+BLOCKS = (
+    *(f"input_blocks.{number}.1" for number in (1, 2, 4, 5, 7, 8)),
+    *(f"output_blocks.{number}.1" for number in range(3, 12)),
+    "middle_block.1",
+)
+LEVELS = 4
+# What FaceNet computes behind the last self-attention that is read; a file may leave it out.
+_LAST = "output_blocks.11.1"
+_DEAD = (
+    *(f"{_LAST}.transformer_blocks.0.{part}." for part in ("attn1", "attn2", "ff", "norm2", "norm3")),
+    f"{_LAST}.proj_out.",
+    "out.",
+)
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class DreamIdFacts:
+    """What the tensors of a file do not say.
+
+    Attributes:
+        face_encoder: id of the encoder whose embeddings it was trained on.
+        prompt: the constant prompt of both UNets.
+        base: which model it was trained from, such as ``"sd-turbo"``.
+        head_channels: channels of an attention head; 64 in Stable Diffusion 2.
+        prediction: what SwapNet predicts, ``"eps"`` (SD-Turbo) or ``"v"`` (Stable Diffusion 2.1).
+        timesteps: those it was trained on, noisiest first; sampling makes as many steps.
+        points: number of landmarks that its landmark pictures show.
+        steps: optimiser steps that were made.
+        triplets: how many triplets it was trained on.
+        size: side of the pictures in pixels.
+    """
+
+    face_encoder: str = FACE_ENCODER
+    prompt: str = PROMPT
+    base: str = "sd-turbo"
+    head_channels: int = 64
+    prediction: str = "eps"
+    timesteps: tuple[int, ...] = (999,)
+    points: int = 68
+    steps: int = 0
+    triplets: int = 0
+    size: int = 512
+
+    def metadata(self, tokens: int) -> dict[str, str]:
+        """All metadata of a file with that many identity tokens."""
+        told = {one.name: str(getattr(self, one.name)) for one in fields(self)}
+        told["timesteps"] = ",".join(map(str, self.timesteps))
+        return {"dreamid_version": VERSION, "num_tokens": str(tokens), **told}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What shapes tell.
+
+    Attributes:
+        levels: channels of the four levels of the UNets.
+        context: width of the text context.
+        embedding: channels of the face embedding.
+        tokens: identity tokens.
+        guider: channels behind each convolution of the pose guider.
+    """
+
+    levels: tuple[int, ...]
+    context: int
+    embedding: int
+    tokens: int
+    guider: tuple[int, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the 16 blocks with attention, in file order."""
+        down = [width for width in self.levels[:3] for _ in range(2)]
+        up = [width for width in reversed(self.levels[:3]) for _ in range(3)]
+        return (*down, *up, self.levels[-1])
+
+
+def timesteps_of(steps: int) -> tuple[int, ...]:
+    """Trailing spacing: 1 gives 999, 4 give 999, 749, 499, 249."""
+    return tuple(round(1000 - number * 1000 / steps) - 1 for number in range(steps))
+
+
+def is_dead(name: str) -> bool:
+    """Whether a tensor of FaceNet changes nothing that is read of it."""
+    return name.startswith(_DEAD)
+
+
+def sizes_in(header: CheckpointHeader) -> Sizes | str:
+    """The sizes that a file's shapes tell, or the reason (a clause) why it is no such file."""
+    levels = [f"{SWAPNET}input_blocks.{number}.0.out_layers.3.weight" for number in (1, 4, 7, 10)]
+    guider = ["pose_guider.conv_in.weight", *(f"pose_guider.blocks.{number}.weight" for number in range(6))]
+    names = {
+        "swapnet": f"{SWAPNET}input_blocks.0.0.weight",
+        "facenet": f"{FACENET}input_blocks.0.0.weight",
+        "text": f"{SWAPNET}{BLOCKS[0]}.transformer_blocks.0.attn2.to_k.weight",
+        "proj": "image_proj.proj.weight",
+        "norm": "image_proj.norm.weight",
+    }
+    shapes = {name: header.shape(key) for name, key in names.items()}
+    shapes |= {key: header.shape(key) for key in (*levels, *guider)}
+    missing = [names.get(name, name) for name, shape in shapes.items() if not shape]
+    if missing:
+        return f"no {missing[0]} (DreamID)"
+    known = {name: shape for name, shape in shapes.items() if shape}
+    if known["swapnet"][1:2] != (8,) or known["facenet"][1:2] != (4,):
+        return "first convolutions of other inputs than 8 (swapnet) and 4 (facenet) channels"
+    if len(known["text"]) != 2 or len(known["proj"]) != 2 or known["proj"][0] % known["norm"][0]:
+        return "image_proj.proj.weight that is no whole number of tokens"
+    return Sizes(
+        levels=tuple(known[name][0] for name in levels),
+        context=known["text"][1],
+        embedding=known["proj"][1],
+        tokens=known["proj"][0] // known["norm"][0],
+        guider=tuple(known[name][0] for name in guider),
+    )
+
+
+def check_unets(header: CheckpointHeader, sizes: Sizes) -> None:
+    """Both UNets, name by name and shape by shape.
+
+    Raises:
+        KeyMismatch: missing, leftover or ill-shaped tensors.
+    """
+    for prefix, inputs in ((SWAPNET, 8), (FACENET, 4)):
+        expected = unet_shapes(sizes.levels, inputs, sizes.context)
+        found = {name: info.shape for name, info in header.with_prefix(prefix).items()}
+        optional = {name for name in expected if prefix == FACENET and is_dead(name)}
+        missing = expected.keys() - found.keys() - optional
+        leftover = found.keys() - expected.keys()
+        wrong = [name for name, shape in found.items() if name in expected and shape != expected[name]]
+        told = [
+            f"{len(names)} {what}: {group_by_prefix(sorted(names))}"
+            for what, names in (("missing", missing), ("leftover", leftover), ("of another shape", wrong))
+            if names
+        ]
+        if told:
+            raise KeyMismatch(
+                f"{header.path.name}, {prefix.rstrip('.')}",
+                expected=f"{len(expected)} tensors of a UNet of Stable Diffusion 2.1's layout",
+                found="; ".join(told),
+                cure=CURE,
+            )
+
+
+def read_facts(header: CheckpointHeader, sizes: Sizes) -> DreamIdFacts:
+    """The metadata of a file.
+
+    Raises:
+        BadCheckpoint: metadata that are missing, out of range or contradict the shapes; or a file never trained.
+    """
+    names = ("dreamid_version", "num_tokens", *(one.name for one in fields(DreamIdFacts)))
+    said = {name: header.metadata.get(name, "") for name in names}
+    missing = [name for name, value in said.items() if not value]
+    if missing:
+        raise _refused(header, f"metadata {', '.join(said)}", f"none for {', '.join(missing)}")
+    if said["dreamid_version"] != VERSION or said["num_tokens"] != str(sizes.tokens):
+        found = f"version {said['dreamid_version']} with {said['num_tokens']} tokens"
+        raise _refused(header, f"version {VERSION} with {sizes.tokens} tokens, as the shapes say", found)
+    facts = _facts(header, said)
+    if facts.steps < 1:
+        raise _refused(header, "a trained file", "one of 0 training steps")
+    return facts
+
+
+def _facts(header: CheckpointHeader, said: dict[str, str]) -> DreamIdFacts:
+    try:
+        timesteps = tuple(int(one) for one in said["timesteps"].split(","))
+        whole = {name: int(said[name]) for name in ("head_channels", "points", "steps", "triplets", "size")}
+    except ValueError as error:
+        raise _refused(header, "numbers in the metadata", str(error)) from error
+    falling = list(timesteps) == sorted(set(timesteps), reverse=True)
+    if not falling or timesteps[0] > 999 or timesteps[-1] < 0 or said["prediction"] not in PREDICTIONS:
+        found = f"prediction {said['prediction']}, timesteps {said['timesteps']}"
+        raise _refused(header, f"prediction {' or '.join(PREDICTIONS)}, falling timesteps of 0..999", found)
+    if whole["head_channels"] < 1:
+        raise _refused(header, "head_channels above 0", said["head_channels"])
+    texts = {name: said[name] for name in ("face_encoder", "prompt", "base", "prediction")}
+    return DreamIdFacts(**texts, timesteps=timesteps, **whole)
+
+
+def _refused(header: CheckpointHeader, expected: str, found: str) -> BadCheckpoint:
+    return BadCheckpoint(header.path.name, expected=expected, found=found, cure=CURE)
+
+
+def unet_shapes(levels: tuple[int, ...], inputs: int, context: int, outputs: int = 4) -> Shapes:
+    """Names and shapes of a UNet of Stable Diffusion 2.1's layout.
+
+    Args:
+        levels: channels of its four levels; officially 320, 640, 1280, 1280.
+        inputs, outputs: channels of what goes in and comes out.
+        context: width of the text context; officially 1024.
+    """
+    time = 4 * levels[0]
+    shapes = {**_layer("time_embed.0", time, levels[0]), **_layer("time_embed.2", time, time)}
+    shapes |= _layer("input_blocks.0.0", levels[0], inputs, 3, 3)
+    skips, width, number = [levels[0]], levels[0], 1
+    for level, out in enumerate(levels):
+        for _ in range(2):
+            shapes |= _residual(f"input_blocks.{number}.0", width, out, time)
+            shapes |= _transformer(f"input_blocks.{number}.1", out, context) if level < LEVELS - 1 else {}
+            width, number = out, number + 1
+            skips.append(width)
+        if level < LEVELS - 1:
+            shapes |= _layer(f"input_blocks.{number}.0.op", width, width, 3, 3)
+            number += 1
+            skips.append(width)
+    shapes |= _residual("middle_block.0", width, width, time) | _transformer("middle_block.1", width, context)
+    shapes |= _residual("middle_block.2", width, width, time)
+    shapes |= dict(_up(levels, skips, time, context))
+    return shapes | _norm("out.0", levels[0]) | _layer("out.2", outputs, levels[0], 3, 3)
+
+
+def _up(levels: tuple[int, ...], skips: list[int], time: int, context: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width = levels[-1]
+    for number in range(3 * LEVELS):
+        level, name = LEVELS - 1 - number // 3, f"output_blocks.{number}"
+        yield from _residual(f"{name}.0", width + skips.pop(), levels[level], time).items()
+        width = levels[level]
+        attends = level < LEVELS - 1
+        if attends:
+            yield from _transformer(f"{name}.1", width, context).items()
+        if level and number % 3 == 2:
+            yield from _layer(f"{name}.{1 + attends}.conv", width, width, 3, 3).items()
+
+
+def _layer(name: str, *shape: int) -> Shapes:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return _layer(name, width)
+
+
+def _residual(name: str, inputs: int, outputs: int, time: int) -> Shapes:
+    shapes = _norm(f"{name}.in_layers.0", inputs) | _layer(f"{name}.in_layers.2", outputs, inputs, 3, 3)
+    shapes |= _layer(f"{name}.emb_layers.1", outputs, time)
+    shapes |= _norm(f"{name}.out_layers.0", outputs) | _layer(f"{name}.out_layers.3", outputs, outputs, 3, 3)
+    return shapes if inputs == outputs else shapes | _layer(f"{name}.skip_connection", outputs, inputs, 1, 1)
+
+
+def _transformer(name: str, width: int, context: int) -> Shapes:
+    shapes = _norm(f"{name}.norm", width) | _layer(f"{name}.proj_in", width, width)
+    inner = f"{name}.transformer_blocks.0"
+    for attention, keys in (("attn1", width), ("attn2", context)):
+        ends = {"to_q": width, "to_k": keys, "to_v": keys}
+        shapes |= {f"{inner}.{attention}.{end}.weight": (width, inputs) for end, inputs in ends.items()}
+        shapes |= _layer(f"{inner}.{attention}.to_out.0", width, width)
+    shapes |= _layer(f"{inner}.ff.net.0.proj", 8 * width, width) | _layer(f"{inner}.ff.net.2", width, 4 * width)
+    for number in (1, 2, 3):
+        shapes |= _norm(f"{inner}.norm{number}", width)
+    return shapes | _layer(f"{name}.proj_out", width, width)
