@@ -208,7 +208,7 @@ def test_both_rows_of_a_batch_see_the_pose(pose: Files) -> None:
 
 
 def test_what_the_network_sees(faster: Files) -> None:
-    """Three groups of 16 channels in the network's scale; the mask as 0..1; a photo of exact zeros on the other side."""
+    """Groups of 16 channels in the network's scale; the mask as 0..1; a photo of exact zeros on the other side."""
     model, _ = faster
     vae, frames = Vae(), _pictures()
     mask = (torch.rand(FRAMES, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(8)) > 0.5).float()
