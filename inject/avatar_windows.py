@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adapters.errors import BaseModelMismatch, HostTooOld
+from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.hunyuan_avatar.guidance import MASK_SCALE, AvatarGuidance, step_of
 from ..adapters.families.hunyuan_avatar.windows import LATENT_TIME, BadWindows, WindowPlan, fused
 from .host import stop_if_cancelled
+from .hunyuan_avatar import require_hunyuan_video
 from .patching import clone_model
 from .shared import Shared
 
 HANDLER = "context_handler"
 # Options of a model call that the host fills: the frames of a window, and all noise levels of the run.
 WINDOW, SIGMAS = "context_window", "sample_sigmas"
-FIRST_VERSION = "0.3.60"
 
 Conds = Sequence[Any]
 CalcCondBatch = Callable[..., list[Tensor]]
@@ -168,16 +168,7 @@ def require_hunyuan(model: Any, what: str) -> None:
         HostTooOld: this ComfyUI has none.
         BaseModelMismatch: the model is another one.
     """
-    try:
-        known = importlib.import_module("comfy.ldm.hunyuan_video.model").HunyuanVideo
-        _host_windows()
-    except ImportError as error:
-        raise HostTooOld(
-            what,
-            expected=f"ComfyUI {FIRST_VERSION} or newer",
-            found="one without HunyuanVideo or context windows",
-            cure="update ComfyUI",
-        ) from error
+    known = require_hunyuan_video(what).HunyuanVideo
     network = model.model.diffusion_model
     if not isinstance(network, known):
         raise BaseModelMismatch(

@@ -171,7 +171,7 @@ def test_another_model_or_host_is_told(request: pytest.FixtureRequest) -> None:
     """On every host the nodes load; what they need is said when they run."""
     other = tiny_model("SD15")
     error: type[Exception] = BaseModelMismatch if engine().has_wrappers else HostTooOld
-    told = "expected a HunyuanVideo model" if engine().has_wrappers else r"expected ComfyUI 0\.3\.60 or newer"
+    told = "expected a HunyuanVideo model" if engine().has_wrappers else r"expected ComfyUI 0\.3\.64 or newer"
     with pytest.raises(error, match=told):
         LikenessAvatarWindows().apply(other, 33, 10)
     defaults = {

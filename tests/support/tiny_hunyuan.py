@@ -33,7 +33,7 @@ def tiny_hunyuan(double_blocks: int = DOUBLE_BLOCKS, single_blocks: int = SINGLE
             "vec_in_dim": POOLED,
             "context_in_dim": TEXT,
             "hidden_size": WIDTH,
-            "mlp_ratio": 2.0,
+            "mlp_ratio": 4.0,
             "num_heads": 2,
             "depth": double_blocks,
             "depth_single_blocks": single_blocks,
