@@ -7,6 +7,7 @@ from . import (
     am_adapter,
     attributes,
     audio,
+    avatar_emotion,
     avatar_masks,
     avatar_windows,
     clips,
