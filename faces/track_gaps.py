@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -51,14 +52,20 @@ def fill_gaps(tracks: TrackedFaces, max_gap: int) -> TrackedFaces:
     return _with_faces(tracks, [(gap.frame, gap.person, gap.face) for gap in find_gaps(tracks, max_gap)])
 
 
+class FrameSource(Protocol):
+    """Frames (H, W, 3) by number: a batch, or a clip that is read as it goes."""
+
+    def __getitem__(self, number: int, /) -> Tensor: ...
+
+
 def detect_again(
-    tracks: TrackedFaces, images: Tensor, detector: Detector, max_gap: int, on_progress: Progress | None = None
+    tracks: TrackedFaces, images: FrameSource, detector: Detector, max_gap: int, on_progress: Progress | None = None
 ) -> TrackedFaces:
     """Return the tracks with what a second look found; only lost places are looked at, each once.
 
     Args:
         tracks: the tracks.
-        images: (B, H, W, 3), 0..1, their frames.
+        images: (B, H, W, 3), 0..1, their frames; asked for in rising order.
         detector: asked for a lower score than usual, around the place where the face should be.
         max_gap: longest gap in frames.
         on_progress: called with (places done, places in all); may raise to cancel.

@@ -113,6 +113,22 @@ def read_frames(
         yield _chunk(gathered, facts, number, clock.mended - told, broken)
 
 
+def read_stamps(path: Path, facts: ClipFacts | None = None) -> tuple[int, ...]:
+    """Return the time of every frame in units of the clip's time base, as `read_frames` gives them.
+
+    Raises:
+        BadClip: not a clip, or damaged.
+    """
+    facts = facts or read_facts(path)
+    clock, stamps = _Clock(facts.step), []
+    try:
+        for frame in _decoded(path, facts):
+            stamps.append(clock.next(frame.pts))
+    except _Broken as stop:
+        raise undecodable(path, len(stamps), stop.cause) from stop.cause
+    return tuple(stamps)
+
+
 class _Broken(Exception):  # noqa: N818 (it never leaves this file)
     """Where decoding stopped; carries PyAV's own error."""
 

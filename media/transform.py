@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -87,3 +88,52 @@ def transform_clip(
     if mended:
         notes.append(f"{mended} frames had no time stamp of their own or one that did not rise; these were set")
     return Transformed(target, writer.frames, (*notes, *writer.notes))
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """A clip and where it goes, for whoever reads it more than once before writing.
+
+    Attributes:
+        source: a clip.
+        target: the new file.
+        chunk: frames of one chunk.
+        options: see `WriteOptions`.
+        damaged: see `media.read.read_frames`.
+    """
+
+    source: Path
+    target: Path
+    chunk: int = CHUNK
+    options: WriteOptions = field(default_factory=WriteOptions)
+    damaged: Damaged = "error"
+
+    @cached_property
+    def facts(self) -> ClipFacts:
+        """Of the source."""
+        return read_facts(self.source)
+
+    @property
+    def expected(self) -> int:
+        """Number of frames as far as the file says."""
+        return self.facts.frames
+
+    def frames(self) -> Iterator[Tensor]:
+        """Chunks (B, H, W, 3), 0..1."""
+        for part in read_frames(self.source, self.chunk, facts=self.facts, damaged=self.damaged):
+            if len(part):
+                yield part.frames
+
+    def write(self, change: Change, on_frame: OnFrame | None = None, total: int | None = None) -> Transformed:
+        """See `transform_clip`."""
+        return transform_clip(
+            self.source,
+            self.target,
+            change,
+            chunk=self.chunk,
+            options=self.options,
+            damaged=self.damaged,
+            on_frame=on_frame,
+            facts=self.facts,
+            total=total,
+        )

@@ -1,0 +1,361 @@
+"""Swapping faces through a clip that is too long to be held: faces are found first, then frames are changed in chunks.
+
+Whoever reads and writes files is passed in, so that a graph, a command and a test share this.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...faces.detect import Detector, OnMissingFace, Progress, detect_faces
+from ...faces.errors import BadImage
+from ...faces.masks import as_mask
+from ...faces.parts import by_picture, part_masks, part_numbers
+from ...faces.swap_masks import joined_mask, padded_box
+from ...faces.swap_paste import PasteOptions, paste_swaps
+from ...faces.track_gaps import detect_again, fill_gaps
+from ...faces.tracking import TrackedFaces, TrackOptions, smooth, track_faces, tracks_table
+from ...faces.types import FaceBatch, Faces
+from ..encoders.base import FaceEncoder, with_embeddings
+from ..identity import Identity
+from ..parsers.base import FaceParser, parse_faces
+from .base import FaceSwapper, describe
+from .pipeline import SwapOptions, require_some, swap_faces
+
+Choose = Callable[[FaceBatch], FaceBatch]
+Change = Callable[[Tensor, int], Tensor]
+
+
+class Written(Protocol):
+    """What a written clip tells."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the report."""
+        ...
+
+
+class Clip(Protocol):
+    """A clip that can be read as often as needed and written once, such as `media.transform.ClipJob`."""
+
+    @property
+    def expected(self) -> int:
+        """Number of frames as far as known beforehand."""
+        ...
+
+    def frames(self) -> Iterable[Tensor]:
+        """Chunks (B, H, W, 3), 0..1, from the beginning."""
+        ...
+
+    def write(self, change: Change, on_frame: Progress, total: int) -> Written:
+        """Write every frame as ``change(frames, number of the first)`` makes it."""
+        ...
+
+
+@dataclass(frozen=True)
+class FollowOptions:
+    """How faces are found and followed.
+
+    Attributes:
+        score: least score of a face; None for the detector's own.
+        track: number faces by person through the clip.
+        tracks: what makes two faces one person.
+        fill: fill frames in which a person is lost with points between those before and after.
+        smooth: average points over so many frames before and after; 0 leaves every point exactly as found.
+    """
+
+    score: float | None = None
+    track: bool = True
+    tracks: TrackOptions = TrackOptions()
+    fill: bool = True
+    smooth: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ClipMasks:
+    """Where a swapped face may be seen.
+
+    Attributes:
+        sides: percent of the crop cut off at the top, right, bottom and left.
+        blur: fades the sides over this share of half a side.
+        parser: tells the parts of the faces in each frame; None takes the whole crop.
+        parts: names of the parts to swap, see `faces.parts.part_numbers`.
+        picture: (H, W) or (1, H, W), where frames may change; for every frame alike.
+    """
+
+    sides: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    blur: float = 0.0
+    parser: FaceParser | None = None
+    parts: str = "face"
+    picture: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ClipSwap:
+    """Everything a swap through a clip needs.
+
+    Attributes:
+        detector: finds faces.
+        swapper: the network.
+        identity: whom faces become.
+        encoder: compares persons; needed for a reference, and for a weight other than neutral.
+        choose: which of all faces are swapped; sees the whole clip at once.
+        follow: see `FollowOptions`.
+        swap: see `SwapOptions`.
+        paste: see `PasteOptions`.
+        masks: see `ClipMasks`.
+        on_missing_face: ``"error"`` stops before anything is written and names the frames; ``"keep"`` passes frames
+            without a face unchanged and names them; ``"skip"`` passes them and counts them.
+    """
+
+    detector: Detector
+    swapper: FaceSwapper
+    identity: Identity
+    encoder: FaceEncoder | None = None
+    choose: Choose | None = None
+    follow: FollowOptions = field(default_factory=FollowOptions)
+    swap: SwapOptions = field(default_factory=SwapOptions)
+    paste: PasteOptions = field(default_factory=PasteOptions)
+    masks: ClipMasks = field(default_factory=ClipMasks)
+    on_missing_face: OnMissingFace = "keep"
+
+
+def swap_clip(clip: Clip, job: ClipSwap, on_progress: Progress | None = None) -> tuple[Written, FaceBatch, str]:
+    """Find the faces of a clip, choose, swap them, and write it with as many frames as it has.
+
+    Args:
+        clip: read twice, and once more where lost faces are looked for again.
+        job: see `ClipSwap`.
+        on_progress: called after every frame that was searched or written with (done, in all); may raise to cancel.
+
+    Returns:
+        What was written, the faces that were swapped, and the report.
+
+    Raises:
+        NoFaceFound: frames without a face under "error".
+    """
+    started = time.perf_counter()
+    tell = on_progress or (lambda done, total: None)
+    found = find_faces(clip, job.detector, job.encoder, job.follow, lambda n, of: tell(n, 2 * max(n, of)))
+    chosen = found if job.choose is None else job.choose(found)
+    if job.on_missing_face == "error":
+        require_some(chosen)
+    total = len(found)
+    written = clip.write(ClipChange(chosen, job), lambda n, of: tell(total + n, 2 * total), total)
+    report = clip_report(job, chosen, written, time.perf_counter() - started)
+    return written, chosen, report
+
+
+def find_faces(
+    clip: Clip,
+    detector: Detector,
+    encoder: FaceEncoder | None = None,
+    options: FollowOptions | None = None,
+    on_progress: Progress | None = None,
+) -> FaceBatch:
+    """Return the faces of every frame, numbered by person where that is wanted.
+
+    With tracks each frame is looked at once; a second look goes only where a person is lost, around the place where
+    the face should be. Only a clip in which nothing at all is found is searched again with borders and other sizes.
+    """
+    options = options or FollowOptions()
+    found = _looked_through(clip, detector, encoder, options, not options.track, on_progress)
+    if not options.track:
+        return found
+    if not any(found.counts):
+        found = _looked_through(clip, detector, encoder, options, True, on_progress)
+    tracks = track_faces(found, options.tracks)
+    gap = options.tracks.max_gap
+    tracks = detect_again(tracks, Replay(clip.frames), detector, gap)
+    return smooth(fill_gaps(tracks, gap) if options.fill else tracks, options.smooth)
+
+
+class Replay:
+    """Frames of a clip by number, in rising order, without holding more than a chunk.
+
+    Args:
+        frames: gives chunks from the beginning; called when the first frame is asked for.
+    """
+
+    def __init__(self, frames: Callable[[], Iterable[Tensor]]) -> None:
+        self._frames = frames
+        self._chunks: Iterator[Tensor] | None = None
+        self._chunk, self._start = torch.zeros(0), 0
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Frame ``number`` (H, W, 3); not smaller than the last one asked for."""
+        if self._chunks is None:
+            self._chunks = iter(self._frames())
+        while number >= self._start + len(self._chunk):
+            self._start += len(self._chunk)
+            self._chunk = next(self._chunks)
+        return self._chunk[number - self._start]
+
+
+class PackedFaces:
+    """Faces of many frames in one block of memory.
+
+    A few small tensors for each frame, made between large ones that are freed again, would keep the allocator from
+    using that room twice, and a clip's memory would grow with its length.
+    """
+
+    def __init__(self) -> None:
+        self._counts: list[tuple[int, int]] = []
+        self._values = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def add(self, faces: Faces) -> None:
+        """Append the faces of the next frame."""
+        rows = [faces.boxes, faces.landmarks5.flatten(1), faces.scores[:, None]]
+        rows += [] if faces.embeddings is None else [faces.embeddings.flatten(1)]
+        values = torch.cat([row.float().cpu() for row in rows], dim=1)
+        self._counts.append((len(faces), values.shape[1]))
+        self._values += values.numpy().tobytes()
+
+    def unpacked(self) -> tuple[Faces, ...]:
+        """The faces of every frame, as they were."""
+        if not self._values:
+            return tuple(Faces.none() for _ in self._counts)
+        everything, start, found = torch.frombuffer(self._values, dtype=torch.float32).clone(), 0, []
+        for count, width in self._counts:
+            rows = everything[start : start + count * width].view(count, width)
+            start += count * width
+            known = rows[:, 15:] if width > 15 else None
+            found.append(Faces(rows[:, :4], rows[:, 4:14].reshape(count, 5, 2), rows[:, 14], known))
+        return tuple(found)
+
+
+class ClipChange:
+    """Swaps the faces of a chunk.
+
+    Args:
+        faces: of every frame of the clip.
+        job: see `ClipSwap`.
+    """
+
+    def __init__(self, faces: FaceBatch, job: ClipSwap) -> None:
+        self._faces, self._job = faces, job
+
+    def __call__(self, frames: Tensor, first: int) -> Tensor:
+        """Return the frames (B, H, W, 3) with swapped faces; those without a face are the same."""
+        job = self._job
+        part = part_of(self._faces, first, first + len(frames))
+        if not any(part.counts):
+            return frames
+        done = swap_faces(frames, part, job.swapper, job.identity, job.swap)
+        if not len(done.crops):
+            return frames
+        size = int(done.crops.shape[1])
+        pasted, _ = paste_swaps(
+            frames,
+            done.faces,
+            done.crops,
+            job.paste,
+            self._crop_masks(size, len(done.crops)),
+            self._where(frames, part),
+        )
+        return pasted
+
+    def _crop_masks(self, size: int, count: int) -> Tensor | None:
+        masks = self._job.masks
+        if not any(masks.sides) and not masks.blur:
+            return None
+        return joined_mask(size, count, [], padded_box(size, masks.sides, masks.blur))
+
+    def _where(self, frames: Tensor, part: FaceBatch) -> Tensor | None:
+        masks = self._job.masks
+        given = None if masks.picture is None else as_mask(masks.picture, *frames.shape[:3])
+        if masks.parser is None:
+            return given
+        parsed = parse_faces(masks.parser, frames, part)
+        parts = by_picture(parsed, part_masks(parsed, part_numbers(parsed.parts, masks.parts)))
+        return parts if given is None else torch.minimum(parts, given)
+
+
+def part_of(batch: FaceBatch, start: int, stop: int) -> FaceBatch:
+    """Return the faces of some frames that follow each other, with their persons.
+
+    Raises:
+        BadImage: frames beyond those that were searched.
+    """
+    if stop > len(batch):
+        raise BadImage(
+            "clip",
+            expected=f"the {len(batch)} frames in which faces were looked for",
+            found=f"a frame {stop - 1}",
+            cure="run it again while nothing writes to the clip",
+        )
+    images = batch.images[start:stop]
+    if isinstance(batch, TrackedFaces):
+        return replace(batch, images=images, persons=batch.persons[start:stop], filled=batch.filled[start:stop])
+    return replace(batch, images=images)
+
+
+def clip_report(job: ClipSwap, faces: FaceBatch, written: Written, seconds: float) -> str:
+    """What was done: frames, faces, persons, what had no face, speed, and what could not be kept."""
+    missing = [number for number, count in enumerate(faces.counts) if not count]
+    rate = written.frames / seconds if seconds > 0 else 0.0
+    lines = [
+        f"{sum(faces.counts)} faces swapped in {len(faces) - len(missing)} of {len(faces)} frames, "
+        f"{written.frames} frames written",
+        f"{seconds:.1f} s, {rate:.1f} frames per second, finding and swapping together",
+        describe(job.swapper),
+    ]
+    if isinstance(faces, TrackedFaces):
+        lines.append(tracks_table(faces))
+    if missing and job.on_missing_face == "keep":
+        lines.append(f"no face to swap, passed unchanged: {ranges(missing)} (counted from 0)")
+    elif missing:
+        lines.append(f"no face to swap, passed unchanged: {len(missing)} frames")
+    return "\n".join([*lines, *(f"note: {note}" for note in written.notes)])
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers with runs written as 3-9."""
+    parts: list[str] = []
+    start = 0
+    for place in range(1, len(numbers) + 1):
+        if place == len(numbers) or numbers[place] != numbers[place - 1] + 1:
+            first, last = numbers[start], numbers[place - 1]
+            parts.append(str(first) if first == last else f"{first}-{last}")
+            start = place
+    return ", ".join(parts)
+
+
+def _looked_through(
+    clip: Clip,
+    detector: Detector,
+    encoder: FaceEncoder | None,
+    options: FollowOptions,
+    retry: bool,
+    on_progress: Progress | None,
+) -> FaceBatch:
+    packed = PackedFaces()
+    size, made_by = (0, 0), None
+    for frames in clip.frames():
+        size = (int(frames.shape[1]), int(frames.shape[2]))
+        before = len(packed)
+
+        def told(done: int, _: int, before: int = before) -> None:
+            if on_progress is not None:
+                on_progress(before + done, clip.expected)
+
+        batch, _ = detect_faces(frames, detector, options.score, "keep", "frame", retry, told)
+        batch = batch if encoder is None else with_embeddings(batch, frames, encoder)
+        made_by = batch.embedding_encoder
+        for faces in batch.images:
+            packed.add(faces)
+    return FaceBatch(packed.unpacked(), size, detector.name, made_by)
