@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from .common import ENCODER, FACES, IDENTITY, SWAPPER, Schema, number, with_text
 
 if TYPE_CHECKING:
     from ..adapters.identity import Identity
-    from ..adapters.swappers.pipeline import Rows
+    from ..adapters.swappers.pipeline import Rows, SwapOptions
     from ..faces.colour_transfer import Transfer
     from ..faces.crops import CroppedFaces
     from ..faces.detect import OnMissingFace
@@ -29,6 +30,26 @@ SIDES = ("top", "right", "bottom", "left")
 
 def _pixels(what: str) -> tuple[str, dict[str, Any]]:
     return "INT", {"default": AUTO, "min": AUTO, "max": 512, "step": 1, "tooltip": what}
+
+
+def swap_inputs() -> dict[str, Any]:
+    """Inputs that decide what a face becomes."""
+    from ..adapters.swappers.pipeline import NEUTRAL, ROWS
+
+    boost = "Crops this many times as wide as the network's: more detail, boost x boost times the work."
+    rows = (
+        "blend: every face becomes the mean of the identity's rows. one each: first face of a picture row 0, "
+        "second row 1; of tracked faces person 0 row 0."
+    )
+    weight = (
+        "0.5: the person as encoded. Towards 1: pushed away from the face that was there. Towards 0: up to 35 % of "
+        "it mixed in. Other than 0.5 needs the encoder."
+    )
+    return {
+        "boost": ("INT", {"default": 1, "min": 1, "max": MAX_BOOST, "step": 1, "tooltip": boost}),
+        "rows": ([*ROWS], {"default": ROWS[0], "tooltip": rows}),
+        "weight": number(NEUTRAL, 0.0, 1.0, 0.01, weight),
+    }
 
 
 def paste_inputs() -> dict[str, Any]:
@@ -55,6 +76,18 @@ def mask_inputs() -> dict[str, Any]:
     crop = "Where a crop is taken, in its own pixels: parsing, occlusion; one for all or one for each face."
     picture = "Where the pictures may change, in their pixels; one for all or one for each. Never softened."
     return {"crop_mask": ("MASK", {"tooltip": crop}), "mask": ("MASK", {"tooltip": picture})}
+
+
+def swap_options(settings: Mapping[str, Any]) -> SwapOptions:
+    """The values of `swap_inputs`."""
+    from ..adapters.swappers.pipeline import SwapOptions
+
+    return SwapOptions(settings["boost"], settings["rows"], settings["weight"])
+
+
+def paste_options(settings: Mapping[str, Any]) -> PasteOptions:
+    """The values of `paste_inputs`."""
+    return _options(*(settings[name] for name in ("shrink", "feather", "colour", "colour_strength", "strength")))
 
 
 def _options(shrink: int, feather: int, colour: Transfer, colour_strength: float, strength: float) -> PasteOptions:
@@ -151,17 +184,6 @@ class LikenessSwapFaces:
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
         """Inputs as the host asks for them."""
-        from ..adapters.swappers.pipeline import NEUTRAL, ROWS
-
-        boost = "Crops this many times as wide as the network's: more detail, boost x boost times the work."
-        rows = (
-            "blend: every face becomes the mean of the identity's rows. one each: first face of a picture row 0, "
-            "second row 1; of tracked faces person 0 row 0."
-        )
-        weight = (
-            "0.5: the person as encoded. Towards 1: pushed away from the face that was there. Towards 0: up to 35 % of "
-            "it mixed in. Other than 0.5 needs the encoder."
-        )
         missing = (
             "What happens to a picture without a face. keep: it passes unchanged and is named. skip: it passes "
             "unchanged and is counted. error: stop and name it."
@@ -172,9 +194,7 @@ class LikenessSwapFaces:
                 "faces": (FACES, {"tooltip": "The faces to swap, chosen before."}),
                 "swapper": (SWAPPER, {"tooltip": "From 'Load Face Swapper'."}),
                 "identity": (IDENTITY, {"tooltip": "Whom they become; encoded with arcface_buffalo_l."}),
-                "boost": ("INT", {"default": 1, "min": 1, "max": MAX_BOOST, "step": 1, "tooltip": boost}),
-                "rows": ([*ROWS], {"default": ROWS[0], "tooltip": rows}),
-                "weight": number(NEUTRAL, 0.0, 1.0, 0.01, weight),
+                **swap_inputs(),
                 **paste_inputs(),
                 "on_missing_face": (["keep", "skip", "error"], {"default": "keep", "tooltip": missing}),
             },
