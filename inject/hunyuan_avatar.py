@@ -16,7 +16,6 @@ from ..adapters.audio_features import AudioFeatures
 from ..adapters.errors import BaseModelMismatch, EncoderMismatch, HostTooOld
 from ..adapters.families.hunyuan_avatar.adapter import EXPRESSION, FPS, POSE, HunyuanAvatarAdapter
 from ..adapters.families.hunyuan_avatar.arch import BUCKETS
-from ..adapters.families.hunyuan_avatar.windows import clip_length
 from .apply import compute_dtype, guard_forward
 from .dit_blocks import DOUBLE
 from .forward_guard import ForwardGuard
@@ -47,7 +46,6 @@ FIRST_VERSION = "0.3.64"
 KEY = "likeness_hunyuan_avatar"
 WRAPPER = "diffusion_model"
 OBJECTS = (CONDITIONS, POSITIONS, ROTATION, POOLED, TEXT)
-ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -265,28 +263,6 @@ def _remove(clone: Any) -> None:
     guard = forward_wrapper(clone)
     if isinstance(guard, ForwardGuard) and SLOT in guard.expected:
         clone.set_model_unet_function_wrapper(guard.without(SLOT))
-
-
-def memory_line(model: Any, loaded: LoadedAdapter, audio: AudioFeatures, size: tuple[int, int]) -> str:
-    """What a run will need, before it runs, by the host's own estimate of the model.
-
-    Args:
-        model: the MODEL.
-        loaded: the adapter.
-        audio: whose length is that of the clip.
-        size: height and width of the latent.
-    """
-    length = clip_length(max(1, audio.frames))
-    frames = min(length.sampled_frames, clip_length(1).sampled_frames)
-    beside = 0 if loaded.managed_steps is None else loaded.managed_steps.bytes
-    weights = int(model.model_size()) + beside
-    working = float(model.model.memory_required([ROWS, 16, frames, *size]))
-    tokens = (frames + 1) * (size[0] // 2) * (size[1] // 2)
-    clip = f"{size[1] * 8} x {size[0] * 8}, {audio.frames} frames, {frames} latent frames and {tokens} tokens at a time"
-    return (
-        f"memory: {weights / 1e9:.2f} GB of weights and about {working / 1e9:.2f} GB to work in ({clip}); "
-        "ComfyUI keeps weights in main memory where the card has less"
-    )
 
 
 def _too_old(what: str, found: str) -> HostTooOld:

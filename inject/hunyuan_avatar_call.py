@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .hunyuan_avatar_character import Character
 
 CALL = "likeness_avatar_call"
-TEXT_TOKENS = "likeness_avatar_text_tokens"
+# The mask of positions that a conditioning carries, and how many tokens it leaves for the blocks.
+TEXT_MASK, TEXT_TOKENS = "likeness_avatar_text_mask", "likeness_avatar_text_tokens"
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ class AvatarForward(Shared):
         if original is not executor.original:  # type: ignore[attr-defined]
             names = names[1:]
         arguments = _Arguments(names, given, named)
-        count = arguments.named.pop(TEXT_TOKENS, None)
+        mask, count = (arguments.named.pop(name, None) for name in (TEXT_MASK, TEXT_TOKENS))
         options = dict(arguments.get("transformer_options") or {})
         x = arguments.get("x")
-        text = _taken_text(arguments, count)
+        text = None if mask is None or count is None else _taken_text(arguments, mask, count)
         options[CALL] = self._call(x, options, text)
         if self.character is not None:
             if arguments.get("ref_latent") is not None:
@@ -171,12 +172,9 @@ class AvatarForward(Shared):
         )
 
 
-def _taken_text(arguments: _Arguments, count: int | None) -> TextCall | None:
-    """Take the mask of positions out of the arguments, and leave the first tokens of the text for the blocks."""
-    mask, states = arguments.get("attention_mask"), arguments.get("context")
-    if mask is None or count is None:
-        return None
-    arguments.set("attention_mask", None)
+def _taken_text(arguments: _Arguments, mask: Tensor, count: int) -> TextCall:
+    """Leave the first tokens of the text for the blocks, all of them for the refiner."""
+    states = arguments.get("context")
     arguments.set("context", states[:, :count])
     return TextCall(states, mask, count)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..adapters.families.hunyuan_avatar.arch import sinusoid
 from ..faces.errors import LikenessError
-from .hunyuan_avatar_call import TEXT_TOKENS, TextCall, avatar_call
+from .hunyuan_avatar_call import TEXT_MASK, TEXT_TOKENS, TextCall, avatar_call
 from .memo import Memo
 from .shared import Shared
 
@@ -38,13 +38,17 @@ class ObjectPatch(Shared):
 
 @dataclass(frozen=True, eq=False)
 class TextConditions(ObjectPatch):
-    """``extra_conds``: tells with each text how many of its tokens the blocks see, so that no call mixes lengths."""
+    """``extra_conds``: hands on the mask of positions that a prompt carries.
+
+    And how many of its tokens the blocks see, as a constant, so that the host runs no two lengths in one call.
+    """
 
     def __call__(self, **given: Any) -> dict[str, Any]:
         out: dict[str, Any] = self.original(**given)
-        mask = given.get("attention_mask")
+        mask = given.get(TEXT_MASK)
         if mask is not None:
-            out[TEXT_TOKENS] = importlib.import_module("comfy.conds").CONDConstant(_count(mask))
+            conds = importlib.import_module("comfy.conds")
+            out |= {TEXT_MASK: conds.CONDRegular(mask), TEXT_TOKENS: conds.CONDConstant(_count(mask))}
         return out
 
 

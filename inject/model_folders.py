@@ -37,6 +37,8 @@ ENCODERS = FileKind("face_encoders", ("facerestore_models",))
 AUDIO_ENCODERS = FileKind("face_encoders", ("audio_encoders",))
 # Whole models, where the host keeps them; older hosts know the second name.
 DIFFUSION = FileKind("diffusion_models", ("unet",))
+# The whole checkpoint of HunyuanVideo-Avatar is one of those; its added tensors alone lie beside other adapters.
+AVATAR = FileKind("diffusion_models", ("unet", "face_adapters"))
 DETECTORS = FileKind("face_detectors", ())
 SWAPPERS = FileKind(
     "face_swappers", ("insightface", "reswapper", "hyperswap"), EXTENSIONS | {".onnx"}, frozenset({"insightface"})

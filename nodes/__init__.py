@@ -21,6 +21,7 @@ from . import (
     dreamid_v,
     encoder,
     encoder_image,
+    hunyuan_avatar,
     id_animator,
     identity,
     instantid,
@@ -70,6 +71,7 @@ _MODULES = (
     avatar_masks,
     audio,
     avatar_windows,
+    hunyuan_avatar,
     lipsync,
     avatar_emotion,
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from likeness_pack.adapters.audio_features import AudioFeatures
+from likeness_pack.inject.hunyuan_avatar_call import TEXT_MASK
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def text(tokens: int, valid: int, width: int, seed: int = 0, pooled: int = 768) 
     mask = torch.ones(1, tokens)
     mask[:, valid // 2 : tokens - (valid - valid // 2)] = 0
     states = torch.randn(1, tokens, width, generator=generator)
-    return [[states, {"pooled_output": torch.randn(1, pooled, generator=generator), "attention_mask": mask}]]
+    return [[states, {"pooled_output": torch.randn(1, pooled, generator=generator), TEXT_MASK: mask}]]
 
 
 def sample(
@@ -104,7 +105,7 @@ class ReducedRun:
         picture = self.model.model.process_latent_out(self.reference)
         model = apply_avatar(self.model, self.loaded, picture, features(self.audio[row : row + 1]), chosen)
         states, pooled = (self.golden.input(n, shapes[n])[row : row + 1] for n in ("text_states", "text_states_2"))
-        words = {"pooled_output": pooled, "attention_mask": self.golden.tensors["text_mask"][row : row + 1]}
+        words = {"pooled_output": pooled, TEXT_MASK: self.golden.tensors["text_mask"][row : row + 1]}
         sigma, x = hyper["t"] / 1000, self.x[row : row + 1]
         velocity = (x - sample(model, [[states, words]], None, x / sigma, (sigma, 0.0))) / sigma
         self._seen.setdefault("out", []).append(velocity)
