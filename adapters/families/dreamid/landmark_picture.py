@@ -5,10 +5,15 @@ The paper shows such a picture and does not tell how it is drawn; this is this p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ....faces.errors import BadLandmarks
+from ....faces.crops import CroppedFaces
+from ....faces.errors import BadLandmarks, FaceChoice, NoFaceFound
+from ....faces.types import FaceBatch
+from ....faces.warp import transform_points
 
 RADIUS = 3 / 512
 
@@ -45,3 +50,29 @@ def landmark_pictures(points: Tensor, size: float, height: int, width: int) -> T
         away = (across.square() + down.square()).sqrt()
         canvas = torch.maximum(canvas, (radius + 0.5 - away).clamp(0, 1))
     return canvas[:, None].expand(-1, 3, -1, -1).contiguous()
+
+
+def crop_landmarks(points: Sequence[Tensor], faces: FaceBatch) -> Tensor:
+    """Landmark pictures (N, size, size, 3) of faces that were cut out, in the order of their crops.
+
+    Args:
+        points: (F, K, 2) pixels of each picture's faces.
+        faces: from 'Crop Faces'.
+
+    Raises:
+        FaceChoice: faces that were not cut out.
+        NoFaceFound: no face at all.
+    """
+    if not isinstance(faces, CroppedFaces) or faces.matrices is None:
+        raise FaceChoice(
+            "landmark pictures",
+            expected="faces with the places of their crops",
+            found="faces as they were detected",
+            cure="connect the faces of 'Crop Faces'",
+        )
+    if not sum(faces.counts):
+        raise NoFaceFound(
+            "landmark pictures", expected="a face", found="none", cure="use another picture, or lower the score"
+        )
+    placed = transform_points(torch.cat(list(points)).double(), faces.matrices.double()).float()
+    return landmark_pictures(placed, faces.size, faces.size, faces.size).movedim(1, -1)
