@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..adapters.families.hunyuan_avatar.arch import NumberEmbedder, PatchEmbed
 from ..adapters.layers.casting import LayerNorm, Linear
+from .avatar_dit_sizes import DitSizes
 
 EPS = 1e-6
 THETA = 256.0
@@ -24,33 +25,6 @@ REFINERS = 2
 
 # What is put behind a double block: its number and the picture's tokens (B, N, width), to the tokens that go on.
 After = Callable[[int, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class DitSizes:
-    """Widths and depths; the defaults are the published ones.
-
-    Attributes:
-        width: channels of a token.
-        heads: number of heads; each is as wide as ``axes`` together.
-        double: double blocks.
-        single: single blocks.
-        text: channels of the text states.
-        pooled: channels of the pooled text.
-        channels: of the latent.
-        axes: channels of a head that rotate by time, row and column.
-        ratio: width of the inner layers.
-    """
-
-    width: int = 3072
-    heads: int = 24
-    double: int = 20
-    single: int = 40
-    text: int = 4096
-    pooled: int = 768
-    channels: int = 16
-    axes: tuple[int, int, int] = (16, 56, 56)
-    ratio: int = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +298,7 @@ class VideoDit(nn.Module):
         """
         character = character or Character()
         vector = self.time_in(t) + self.vector_in(text.pooled)
-        vector = vector if character.motion is None else vector + character.motion
+        vector = (vector if character.motion is None else vector + character.motion).to(x)
         image = self.img_in(x)
         image = image if character.added is None else image + character.added
         count, (frames, high, wide) = image.shape[1], (x.shape[2], x.shape[3] // 2, x.shape[4] // 2)

@@ -79,6 +79,11 @@ class AvatarBase:
         """Where it is."""
         return self.dit.final_layer.linear.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what it computes."""
+        return self.dit.final_layer.linear.weight.dtype
+
     def velocity(self, clip: EmotionClip, x: Tensor, level: Tensor, emotion: After | None) -> Tensor:
         """What the model tells (1, 16, T, H, W).
 
@@ -88,18 +93,21 @@ class AvatarBase:
             level: noise level (1,), 0..1.
             emotion: what the emotion module adds behind a double block, or None.
         """
-        here = self.device
-        text = Text(*(part[None].to(here) for part in (clip.text_states, clip.text_mask, clip.pooled)))
+        states, pooled = (self._placed(part) for part in (clip.text_states, clip.pooled))
+        text = Text(states, clip.text_mask[None].to(self.device), pooled)
         sound = self._sound(clip)
 
         def after(number: int, video: Tensor) -> Tensor:
             out = video if sound is None else video + sound(number, video)
             return out if emotion is None else out + emotion(number, video)
 
-        return self.dit(x, 1000 * level, text, self._character(clip, x.shape[2]), after)
+        return self.dit(x.to(self.dtype), 1000 * level, text, self._character(clip, x.shape[2]), after)
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        return tensor[None].to(self.device, self.dtype)
 
     def _character(self, clip: EmotionClip, frames: int) -> Character:
-        reference = None if clip.reference is None else clip.reference[None].to(self.device)
+        reference = None if clip.reference is None else self._placed(clip.reference)
         if self.added is None:
             return Character(reference)
         numbers = [torch.full((1, BUCKETS), float(value), device=self.device) for value in (EXPRESSION, POSE)]
@@ -113,10 +121,10 @@ class AvatarBase:
         """What the audio adapters add; a clip without sound has none, and no silence either."""
         if self.added is None or clip.audio is None:
             return None
-        tokens = grouped(self.added.audio_proj(clip.audio[None].to(self.device)))
+        tokens = grouped(self.added.audio_proj(self._placed(clip.audio)))
         frames, (high, wide) = tokens.shape[1], clip.latents.shape[-2:]
         masks = torch.ones(1, high, wide) if clip.face_mask is None else clip.face_mask
-        mask = token_masks(masks, frames, high // 2, wide // 2).flatten().to(self.device)[:, None]
+        mask = token_masks(masks, frames, high // 2, wide // 2).flatten().to(self.device, self.dtype)[:, None]
         adapters = dict(zip(range(1, 2 * len(self.added.adapters), 2), self.added.adapters, strict=True))
 
         def added(number: int, video: Tensor) -> Tensor:
@@ -150,7 +158,7 @@ def clip_loss(
     even = torch.rand((1,), generator=generator).to(latents)
     # Levels are as dense as the sampler's, whose line is bent towards noise.
     level = FLOW_SHIFT * even / (1 + (FLOW_SHIFT - 1) * even)
-    emotion = None if network is None else emotion_after(network, clip.emotion.to(base.device))
+    emotion = None if network is None else emotion_after(network, clip.emotion.to(base.device, base.dtype))
     told = base.velocity(clip, level * noise + (1 - level) * latents, level, emotion)
     return functional.mse_loss(told.float(), noise - latents)
 

@@ -19,7 +19,8 @@ from likeness_pack.inject.call_state import STATE_KEY, CallState
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.nodes.avatar_emotion import LikenessApplyAvatarEmotion
 from likeness_pack.training.avatar_clips import EmotionClip
-from likeness_pack.training.avatar_dit import DitSizes, VideoDit
+from likeness_pack.training.avatar_dit import VideoDit
+from likeness_pack.training.avatar_dit_sizes import DitSizes
 from likeness_pack.training.avatar_emotion import (
     AvatarBase,
     emotion_after,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from likeness_pack.training.avatar_clips import ClipList, EmotionClip
-from likeness_pack.training.avatar_dit import DitSizes, VideoDit
+from likeness_pack.training.avatar_dit import VideoDit
+from likeness_pack.training.avatar_dit_sizes import DitSizes
 from likeness_pack.training.avatar_emotion import AvatarBase, EmotionOptions
 from likeness_pack.training.seeds import generator_for
 from torch import Tensor

@@ -328,3 +328,49 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 def test_options_that_fit_nothing(wrong):
     with pytest.raises(BadEmotionOptions, match="keep the defaults where you are not sure"):
         EmotionOptions(**wrong)
+
+
+# The command
+
+
+def run_tool(*arguments):
+    """The command in this process."""
+    import importlib
+
+    return importlib.import_module("train_avatar_emotion").main([str(one) for one in arguments])
+
+
+@pytest.fixture
+def base_file(tmp_path):
+    """A checkpoint under the official names, with HunyuanVideo-Avatar's own tensors."""
+    added = filled(AvatarNetwork(AvatarSizes(SIZES.width, 16, 16, 10 * 5 * 8, 16, SIZES.double // 2)))
+    tensors = {**tiny_base().dit.state_dict(), **added.state_dict()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "base.safetensors")
+    return tmp_path / "base.safetensors"
+
+
+@pytest.mark.parametrize("extra", [(), ("--bfloat16", "--save-memory")])
+def test_the_command_trains_a_file(tmp_path, base_file, extra, monkeypatch, capsys):
+    from likeness_pack.tools.likeness_path import ROOT
+
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    (tmp_path / "clips").mkdir()
+    for number in range(2):
+        one = clip(number, 0)
+        names = ("latents", "emotion", "text_states", "text_mask", "pooled")
+        tensors = {name: getattr(one, name).contiguous() for name in names}
+        tensors["audio"] = torch.zeros(5, 10, 5, 8)
+        save_file(tensors, tmp_path / "clips" / f"{number}.safetensors")
+    out = tmp_path / "emotion.safetensors"
+    sizes = ("--inner", 32, "--heads", 2, "--emotion-width", 32, "--steps", 2, "--device", "cpu")
+    told = ("--clips", tmp_path / "clips", "--base", base_file, "--output", out)
+    assert run_tool(*told, *sizes, *extra) == 0
+    assert "put it into models/face_adapters" in capsys.readouterr().out
+    adapter = load(out)
+    assert (adapter.facts.steps, adapter.facts.clips, adapter.width) == (2, 2, SIZES.width)
+    # Depths and widths were found in the checkpoint.
+    assert len(adapter.insertions(SIZES.double, SIZES.single)) == SIZES.double // 2
+    assert run_tool("--clips", tmp_path / "absent", "--base", base_file, "--output", out, *sizes) == 1
+    wrong = tmp_path / "clips" / "0.safetensors"
+    assert run_tool("--clips", tmp_path / "clips", "--base", wrong, "--output", out, *sizes) == 1
+    assert "expected HunyuanVideo's transformer under the official names" in capsys.readouterr().err
