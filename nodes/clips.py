@@ -35,7 +35,7 @@ def clip_input(what: str, none_first: bool = False) -> tuple[list[str], dict[str
 
     names = list_clips()
     names = [NONE, *names[:-1]] if none_first else names
-    return names, {"default": names[0], "video_upload": True, "tooltip": what}
+    return names, {"video_upload": True, "tooltip": what}
 
 
 def file_inputs(prefix: str) -> dict[str, Any]:
