@@ -21,8 +21,8 @@ from ..faces.detect import Detector
 from ..faces.tracking import TrackedFaces, select_people
 from ..faces.types import FaceBatch
 from ..media.audio import Waveform
-from ..media.facts import ClipFacts
 from ..media.layout import layout_like
+from ..media.rate import true_rate
 from ..media.read import FrameChunk, read_frames
 from ..media.transform import ClipJob
 from ..media.write import ClipWriter
@@ -68,12 +68,7 @@ class Synced:
     notes: tuple[str, ...]
 
 
-def clip_rate(facts: ClipFacts) -> Fraction:
-    """Frames a second of a clip; from its mean step where the file does not say."""
-    return facts.rate or 1 / (facts.time_base * facts.step)
-
-
-def voice_for(job: LipSync, encoder: LoadedEncoder, audio: Any, facts: ClipFacts) -> Voice:
+def voice_for(job: LipSync, encoder: LoadedEncoder, audio: Any, clip: ClipJob) -> Voice:
     """The voice of the host's AUDIO at a clip's true rate, as the job's version hears it.
 
     Raises:
@@ -83,7 +78,8 @@ def voice_for(job: LipSync, encoder: LoadedEncoder, audio: Any, facts: ClipFacts
     network = whisper_in(encoder)
     if encoder.managed is not None:
         encoder.managed.load()
-    return voice_of_sound(network, as_sound(audio), job.facts.version, float(clip_rate(facts)), stop_if_cancelled)
+    rate = true_rate(clip.source, clip.facts)
+    return voice_of_sound(network, as_sound(audio), job.facts.version, rate, stop_if_cancelled)
 
 
 def sync_clip(
@@ -101,7 +97,7 @@ def sync_clip(
         job: see `LipSync`.
         clip: what is read and written; its own sound and subtitles are left out.
         detector: finds faces.
-        voice: of ``sound``, at `clip_rate`.
+        voice: of ``sound``, at the clip's `true_rate`.
         sound: begins with the first frame.
         options: see `ClipSyncOptions`.
         tell: called after every frame that was searched or written with (done, in all); may raise to cancel.
@@ -115,19 +111,20 @@ def sync_clip(
     faces = _faces_of(clip, detector, options, lambda done, total: tell(done, 2 * max(done, total)))
     check_faces(job, faces, options.on_missing_face)
     total = len(faces) if options.length == "clip" else voice.frames
-    facts, count = clip.facts, Count()
-    rate = clip_rate(facts)
+    facts, count, rate = clip.facts, Count(), voice.fps
     layout = replace(layout_like(facts), rate=rate)
-    audio = _fitted(sound, Fraction(total) / rate)
+    audio = _fitted(sound, total / rate)
+    done = len(faces)
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        tell(done, len(faces) + total)
+
     with ClipWriter(clip.target, layout, clip.options, audio=audio) as writer:
         for numbers, frames, stamps, durations in _played(clip, len(faces), total, rate):
-            windows = [round(stamp * facts.time_base * rate) for stamp in stamps]
-            part = _in_order(faces, numbers)
-
-            def told() -> None:
-                tell(len(faces) + writer.frames, len(faces) + total)
-
-            written = job.frames(frames, part, voice, windows, count, numbers[0], told)
+            moments = [stamp * facts.time_base for stamp in stamps]
+            written = job.frames(frames, _in_order(faces, numbers), voice, moments, count, numbers[0], told)
             writer.write(written, stamps, durations)
     left = [f"left out: {stream.kind} of the clip" for stream in facts.others]
     return Synced(writer.frames, count, (*left, *writer.notes))

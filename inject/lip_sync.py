@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import torch
@@ -130,7 +131,7 @@ class LipSync:
         images: Tensor,
         faces: FaceBatch,
         voice: Voice,
-        windows: Sequence[int],
+        moments: Sequence[Fraction],
         count: Count,
         first: int = 0,
         on_frame: OnFrame = lambda: None,
@@ -141,13 +142,13 @@ class LipSync:
             images: (B, H, W, 3), 0..1.
             faces: of these frames; parsed ones need no parser.
             voice: see `Voice`.
-            windows: number of the sound's window for each frame.
+            moments: when each frame is shown, in seconds from the beginning of the sound.
             count: is told what became of each frame.
             first: number of the first frame in its clip.
             on_frame: called after each frame; may raise to cancel.
         """
         boxes = self.boxes(faces)
-        heard = [window < voice.frames for window in windows]
+        heard = [voice.heard(moment) for moment in moments]
         count.without_face += [first + place for place, box in enumerate(boxes) if box is None]
         count.silent += heard.count(False)
         result = images.clone()
@@ -155,7 +156,7 @@ class LipSync:
             places = range(start, min(start + self.options.batch, len(images)))
             chosen = [place for place in places if boxes[place] is not None and heard[place]]
             if chosen:
-                tokens = voice.tokens([windows[place] for place in chosen])
+                tokens = voice.tokens([moments[place] for place in chosen])
                 self._batch(result, images, faces, boxes, chosen, tokens)
             count.painted += len(chosen)
             for _ in places:
@@ -188,8 +189,7 @@ class LipSync:
             classes = None
             if labels is not None:
                 classes = lip_paste.square_classes(labels[0][row], labels[1], lip_paste.crop_box(box, options.expand))
-            face = painted[row].movedim(0, -1)
-            result[place] = lip_paste.paste_into(images[place], face, classes, box, options).to(result)
+            result[place] = lip_paste.paste_into(images[place], painted[row], classes, box, options).to(result)
 
     @torch.inference_mode()
     def painted(self, crops: Tensor, tokens: Tensor) -> Tensor:
@@ -258,7 +258,8 @@ def sync_images(
         done += 1
         tell(done, len(order))
 
-    return job.frames(rgb, faces, voice, range(len(order)), count, on_frame=told), count
+    moments = [place / voice.fps for place in range(len(order))]
+    return job.frames(rgb, faces, voice, moments, count, on_frame=told), count
 
 
 def played(frames: int, total: int) -> list[int]:
@@ -292,7 +293,7 @@ def sync_report(job: LipSync, count: Count, frames: int, voice: Voice, region: s
     version = "MuseTalk v1" if job.facts.version == V1 else "MuseTalk v1.5"
     lines = [
         f"{version}{' with UnAvgLip' if job.keeps_person else ''}, pasted by {region}",
-        f"{frames} frames at {voice.fps:.6g} fps, {count.painted} with a new mouth",
+        f"{frames} frames at {float(voice.fps):.6g} fps, {count.painted} with a new mouth",
     ]
     if count.without_face:
         lines.append(f"{len(count.without_face)} frames without a face, left as they are")

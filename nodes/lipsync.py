@@ -294,7 +294,7 @@ class LikenessLipSyncClip:
             facts = work.facts
             target, name = new_file(settings["filename_prefix"], ending, facts.width, facts.height)
             work = ClipJob(source, target, settings["chunk"], written)
-            voice = voice_for(job, encoder, audio, facts)
+            voice = voice_for(job, encoder, audio, work)
             done = sync_clip(job, work, detector, voice, waveform_of(audio), options, frame_progress())
         told = sync_report(job, done.count, done.frames, voice, job.region(parser is not None))
         report = "\n".join([name, told, *(f"note: {note}" for note in done.notes)])

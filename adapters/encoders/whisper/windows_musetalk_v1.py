@@ -7,6 +7,8 @@ more windows than the sound has frames; `windows` cuts them off unless it is tol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,8 +26,12 @@ def official_count(steps: int, fps: float) -> int:
 
 def indices(steps: int, frames: int, fps: float) -> Tensor:
     """(frames, 10) the steps of each window, within 0 .. steps - 1."""
-    centres = torch.tensor([int(number * STEPS_A_SECOND / fps) for number in range(frames)], dtype=torch.long)
-    return (centres[:, None] + torch.arange(-BEFORE, WINDOW - BEFORE)).clamp(0, steps - 1)
+    return around([int(number * STEPS_A_SECOND / fps) for number in range(frames)], steps)
+
+
+def around(centres: Sequence[int], steps: int) -> Tensor:
+    """(N, 10) the steps of the windows around ``centres``, within 0 .. steps - 1."""
+    return (torch.tensor(list(centres))[:, None] + torch.arange(-BEFORE, WINDOW - BEFORE)).clamp(0, steps - 1)
 
 
 def windows(states: Tensor, frames: int | None, fps: float) -> Tensor:

@@ -45,9 +45,12 @@ def windows(states: Tensor, samples: int, fps: float, official_rate: bool = Fals
 
 def indices(numbers: Sequence[int], fps: float) -> Tensor:
     """(N, 10) the steps of the windows of video frames ``numbers``; those that no sound has are silence."""
-    stride = STEPS_A_SECOND / fps
-    starts = torch.tensor([math.floor(number * stride) for number in numbers], dtype=torch.long)
-    return starts[:, None] + torch.arange(WINDOW) - math.ceil(stride) * LEFT
+    return around([math.floor(number * (STEPS_A_SECOND / fps)) for number in numbers], fps)
+
+
+def around(starts: Sequence[int], fps: float) -> Tensor:
+    """(N, 10) the steps of the windows of frames that are shown at the steps ``starts``."""
+    return torch.tensor(list(starts))[:, None] + torch.arange(WINDOW) - math.ceil(STEPS_A_SECOND / fps) * LEFT
 
 
 def heard_at(states: Tensor, steps: Tensor) -> Tensor:
