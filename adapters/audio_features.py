@@ -13,12 +13,15 @@ from torch import Tensor
 from .errors import EncoderMismatch
 
 SAMPLE_RATE = 16_000
-System = Literal["hunyuan_avatar", "musetalk_v1", "musetalk_v15"]
-SYSTEMS: tuple[str, ...] = get_args(System)
+WhisperSystem = Literal["hunyuan_avatar", "musetalk_v1", "musetalk_v15"]
+SYSTEMS: tuple[str, ...] = get_args(WhisperSystem)
+System = WhisperSystem | Literal["imagineid_content", "imagineid_emotion"]
 TITLES: dict[str, str] = {
     "hunyuan_avatar": "HunyuanVideo-Avatar",
     "musetalk_v1": "MuseTalk v1 and UnAvgLip",
     "musetalk_v15": "MuseTalk v1.5",
+    "imagineid_content": "ImagineID's content",
+    "imagineid_emotion": "ImagineID's emotion",
 }
 
 
@@ -29,7 +32,8 @@ class AudioFeatures:
     Attributes:
         system: whose windows these are; no system takes another's.
         features: (K, F, W, S, C) float32 on the CPU: K tracks, F video frames, W = 10 feature frames of 20 ms in a
-            window, S = 5 states of the encoder, C channels. No padding of a model's own is in it.
+            window, S = 5 states of the encoder, C channels; W and S are 1 for a factor of ImagineID. No padding of a
+            model's own is in it.
         fps: video frames a second.
         samples: length of every track at 16 kHz, the silence in front of it included.
         offsets: seconds of silence that were put before each track; K entries.

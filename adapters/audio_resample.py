@@ -10,6 +10,7 @@ rates are equal nothing is changed.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,12 +38,17 @@ def resampled(samples: Tensor, rate: int, wanted: int) -> Tensor:
     frames = -(-count // new)
     padded = functional.pad(samples, (half, half + frames * old - samples.shape[1] + old))[:, None]
     found = samples.new_empty(samples.shape[0], frames, new)
-    for phase in range(new):
-        first, rest = divmod(phase * old, new)
-        kernel = _kernel(rest / new, half, min(1.0, new / old)).to(samples)
+    for phase, kernel in enumerate(_kernels(old, new, half).to(samples)):
+        first = phase * old // new
         part = padded[..., first : first + (frames - 1) * old + len(kernel)]
         found[:, :, phase] = functional.conv1d(part, kernel[None, None], stride=old)[:, 0]
     return found.flatten(1)[:, :count]
+
+
+@lru_cache(maxsize=4)
+def _kernels(old: int, new: int, half: int) -> Tensor:
+    """(new, 2 * half + 1) float32 weights of every phase; kept, as clips of one rate usually come together."""
+    return torch.stack([_kernel(phase * old % new / new, half, min(1.0, new / old)).float() for phase in range(new)])
 
 
 def _kernel(offset: float, half: int, scale: float) -> Tensor:

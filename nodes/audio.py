@@ -8,7 +8,7 @@ from ..inject import model_folders
 from .common import AUDIO_FEATURES, ENCODER, Schema, number, with_text
 
 if TYPE_CHECKING:
-    from ..adapters.audio_features import System
+    from ..adapters.audio_features import WhisperSystem
     from ..inject.loaded_networks import LoadedEncoder
 
 # The order is that of the dropdown; the first is the default.
@@ -188,7 +188,7 @@ class LikenessAudioFeatures:
         self,
         audio: Any,
         encoder: LoadedEncoder,
-        system: System,
+        system: WhisperSystem,
         fps: float,
         start: float,
         most_frames: int,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...audio_features import SAMPLE_RATE, SYSTEMS, TITLES, AudioFeatures, System
+from ...audio_features import SAMPLE_RATE, SYSTEMS, TITLES, AudioFeatures, WhisperSystem
 from ...audio_sound import BadSound, Sound, at_rate, delayed
 from ...errors import EncoderMismatch
 from . import windows_hunyuan_avatar, windows_musetalk_v1, windows_musetalk_v15
@@ -35,7 +35,7 @@ class FeatureOptions:
             more than the sound has frames.
     """
 
-    system: System
+    system: WhisperSystem
     fps: float = 25.0
     start: float = 0.0
     most_frames: int = 0

@@ -1,0 +1,1 @@
+"""Voice factors after FaceChain-ImagineID: our construction from the paper; the authors published no code."""

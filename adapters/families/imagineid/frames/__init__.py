@@ -1,0 +1,1 @@
+"""The three adapters of FaceChain-ImagineID's frame generation: our construction from the paper's summaries."""
