@@ -24,6 +24,7 @@ from . import (
     hunyuan_avatar,
     id_animator,
     identity,
+    imagineid,
     instantid,
     lafr,
     lipsync,
@@ -74,6 +75,7 @@ _MODULES = (
     hunyuan_avatar,
     lipsync,
     avatar_emotion,
+    imagineid,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}
