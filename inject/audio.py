@@ -10,6 +10,7 @@ from ..adapters.audio_sound import Sound
 from ..adapters.encoders.whisper.encoder import WhisperEncoder
 from ..adapters.encoders.whisper.features import FeatureOptions, audio_features
 from ..adapters.errors import EncoderMismatch, MissingModelFile
+from ..adapters.families.imagineid.encoder import FactorEncoder
 from .host import progress_bar, stop_if_cancelled
 from .model_folders import input_folder
 
@@ -52,6 +53,12 @@ def whisper_in(loaded: LoadedEncoder) -> WhisperEncoder:
             cure="put that file into models/face_encoders and choose it in Load Audio Encoder",
         )
     return encoder
+
+
+def require_hearing(loaded: LoadedEncoder) -> None:
+    """Refuse an encoder that hears nothing. Raises EncoderMismatch."""
+    if not isinstance(loaded.encoder, FactorEncoder):
+        whisper_in(loaded)
 
 
 def list_sounds() -> list[str]:

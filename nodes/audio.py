@@ -23,12 +23,15 @@ class LikenessLoadAudioEncoder:
     DISPLAY_NAME = "Load Audio Encoder"
     CATEGORY = "Likeness/audio"
     DESCRIPTION = (
-        "Loads whisper-tiny, in Hugging Face's layout or openai's. HunyuanVideo-Avatar, MuseTalk and UnAvgLip hear "
-        "with it."
+        "Loads whisper-tiny, in Hugging Face's layout or openai's: HunyuanVideo-Avatar, MuseTalk and UnAvgLip hear "
+        "with it. Also loads a file of voice factors that you trained (ImagineID)."
     )
     RETURN_TYPES = (ENCODER, "STRING")
     RETURN_NAMES = ("encoder", "report")
-    OUTPUT_TOOLTIPS = ("The encoder, for 'Audio Features'.", "What was recognised, and under which licence.")
+    OUTPUT_TOOLTIPS = (
+        "The encoder, for 'Audio Features' or 'Voice Factors'.",
+        "What was recognised, and under which licence.",
+    )
     FUNCTION = "load"
 
     @classmethod
@@ -42,12 +45,12 @@ class LikenessLoadAudioEncoder:
         """Build the encoder; refuse one that hears nothing."""
         from ..adapters import registry
         from ..adapters.encoders import packages as encoder_packages
-        from ..inject.audio import whisper_in
+        from ..inject.audio import require_hearing
         from ..inject.loaded_networks import LoadedEncoder
 
         built = registry.load(model_folders.find_file(model_folders.AUDIO_ENCODERS, encoder), kind="encoder")
         loaded = LoadedEncoder(built)
-        whisper_in(loaded)
+        require_hearing(loaded)
         return loaded, encoder_packages.describe(built)
 
 
