@@ -1,4 +1,4 @@
-"""Photos of persons in folders, read for DreamID's triplets; the pack's detectors, encoders and swappers as its parts."""
+"""Photos of persons in folders, read for DreamID's triplets with this pack's detectors, encoders and swappers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..adapters.encoders.base import FaceEncoder
 from ..adapters.identity import EMBEDDING, Identity
+from ..adapters.parsers.base import FaceParser
 from ..adapters.swappers.base import FaceSwapper
 from ..adapters.swappers.pipeline import SwapOptions, swap_faces
 from ..faces.crops import cut_faces
@@ -133,12 +134,12 @@ def swapper_proxy(swapper: FaceSwapper, encoder_id: str, boost: int = 1) -> Call
 
 
 def glasses_of(
-    covered: Callable[[Tensor], float], bare: Path, reader: PhotoReader, least: float = 0.005
+    covered: Callable[[FacePhoto], float], bare: Path, reader: PhotoReader, least: float = 0.005
 ) -> GlassesEdit:
     """The fine-tune's edit from a parser and a folder of photos without glasses, as another tool made them.
 
     Args:
-        covered: share of a picture (3, S, S) that glasses cover.
+        covered: share of a photo that glasses cover, such as `parsed_share` of a parser.
         bare: holds the same sub-folders and names as the photos; what it lacks is left out.
         reader: as it read the photos.
         least: share from which on glasses are worn.
@@ -148,4 +149,24 @@ def glasses_of(
         image = read_photo(bare / photo.name) if (bare / photo.name).is_file() else None
         return None if image is None else reader.cut_out(photo.name, image)
 
-    return GlassesEdit(lambda photo: covered(photo.picture) >= least, removed)
+    return GlassesEdit(lambda photo: covered(photo) >= least, removed)
+
+
+def parsed_share(parser: FaceParser, part: str, photo: FacePhoto) -> float:
+    """Share of what a parser looks at that is ``part``.
+
+    Raises:
+        BadTriplets: a parser without such a part.
+    """
+    if part not in parser.parts:
+        raise BadTriplets(
+            "parser for glasses",
+            expected=f"a parser that knows {part}, such as SegFace's of CelebAMask-HQ",
+            found=", ".join(parser.parts),
+            cure="give the file of that label set",
+        )
+    image = photo.picture.movedim(0, -1)
+    side = float(image.shape[0])
+    view = parser.view(image, torch.tensor([0.0, 0.0, side, side]), photo.landmarks5, 0.0)
+    labels = parser.labels([view])[0]
+    return float((labels == parser.parts.index(part)).float().mean())
