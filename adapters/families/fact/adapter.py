@@ -32,6 +32,7 @@ class FactAdapter(GatedAttentionAdapter):
         input_shape: (T, C) of the encoder's tokens; T is None where any number will do.
         norm2_overrides: weight and bias, by block path, of another ``norm2`` for the base block. Published files have
             none; the official loader would overwrite the base model's with them. Kept, and told in the report.
+        encoder: id of the face encoder the file was trained with.
     """
 
     base = "sd15"
@@ -45,6 +46,7 @@ class FactAdapter(GatedAttentionAdapter):
         layers: Mapping[str, GatedSelfAttention],
         input_shape: tuple[int | None, int],
         norm2_overrides: Mapping[str, tuple[Tensor, Tensor]],
+        encoder: str = ENCODER,
     ) -> None:
         self.report = report
         self.digest = digest
@@ -53,6 +55,7 @@ class FactAdapter(GatedAttentionAdapter):
         self.norm2_overrides = dict(norm2_overrides)
         self._layers = dict(layers)
         self._input_shape = input_shape
+        self.encoder = encoder
 
     @property
     def layers(self) -> Mapping[str, GatedSelfAttention]:
@@ -73,7 +76,7 @@ class FactAdapter(GatedAttentionAdapter):
         """Face tokens (1, T, context_dim): 16 for each photo, or 196 of a single one (v0).
 
         Raises:
-            EncoderMismatch: the identity has no tokens of TransFace-S.
+            EncoderMismatch: the identity has no tokens of the file's encoder.
             IdentityMismatch: several photos for a v0 file.
         """
         features = self._features(identity)
@@ -92,12 +95,12 @@ class FactAdapter(GatedAttentionAdapter):
     def _features(self, identity: Identity) -> Tensor:
         tokens = identity.features.get(TOKENS)
         count, width = self._input_shape
-        if identity.encoder != ENCODER or tokens is None or not _fits(tokens, count, width):
+        if identity.encoder != self.encoder or tokens is None or not _fits(tokens, count, width):
             raise EncoderMismatch(
                 self.report.title,
-                expected=f"tokens (N, {count or 'T'}, {width}) of the encoder {ENCODER}",
+                expected=f"tokens (N, {count or 'T'}, {width}) of the encoder {self.encoder}",
                 found=f"{_told(identity)} of the encoder {identity.encoder}",
-                cure="encode the face with a TransFace-S encoder",
+                cure=f"encode the face with {'a TransFace-S encoder' if self.encoder == ENCODER else 'that encoder'}",
             )
         if self.first_generation and len(tokens) > 1:
             raise IdentityMismatch(

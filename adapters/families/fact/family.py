@@ -12,7 +12,7 @@ from ...errors import KeyMismatch
 from ...family import Ambiguity, Family, Kind, Licence, Match
 from ...layers.gated_attention import GatedSelfAttention
 from ...report import DetectionReport
-from .adapter import FactAdapter
+from .adapter import ENCODER, FactAdapter
 from .arch import HEAD_DIM, LAYER_HEADS, FaceResampler, FactNetwork, FirstProjector, gated_layer
 from .layout import (
     BLOCK_PATHS,
@@ -76,7 +76,9 @@ class FactFamily(Family):
         if overrides:
             note = f"the file holds another norm2 for {len(overrides)} blocks of the base model, which is not applied"
             report = replace(report, notes=(*report.notes, note))
-        return FactAdapter(report, header.digest, network, layers, input_shape, overrides)
+        # Published files carry no note and were trained with TransFace-S; trained ones name their encoder.
+        encoder = header.metadata.get("encoder", ENCODER)
+        return FactAdapter(report, header.digest, network, layers, input_shape, overrides, encoder)
 
     def describe(self, header: CheckpointHeader, match: Match) -> DetectionReport:
         report = super().describe(header, match)

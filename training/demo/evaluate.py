@@ -1,0 +1,139 @@
+"""What the small models' figures are: identity, attributes, what changes outside the face, and what leaks.
+
+Persons, attributes and noise of the evaluation are drawn from seeds that no training stage uses. The judge measures,
+which shares no weights with the adapter's encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..drawn_faces import Attributes, IdentityParameters, draw, sample_identities
+from ..fact.models import FactModel
+from ..seeds import generator_for
+from .autoencoder import Autoencoder
+from .base import BaseModel
+from .portrait_data import encode_references
+from .portraits import portrait_attributes
+from .recognition import JUDGE_SIZE, Judge, attribute_names, attribute_targets
+from .sampling import pictures, sample_latents, start_noise
+
+# Attributes count as shown when the judge reads them within these distances of what was asked for (0..1).
+TOLERANCE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """N held-out persons: a reference of each, and what is asked for.
+
+    Attributes:
+        identities: the persons.
+        reference: attributes of the reference pictures.
+        asked: attributes of the new pictures.
+        noise: (N, 4, h, w) starting noise, the same for all models.
+        conditions: (N, S, D) the encoder's tokens of the references.
+        seed: of all this.
+    """
+
+    identities: IdentityParameters
+    reference: Attributes
+    asked: Attributes
+    noise: Tensor
+    conditions: Tensor
+    seed: int
+
+    @staticmethod
+    def of(encoder: torch.nn.Module, count: int, size: int, seed: int) -> Cases:
+        """Draw them."""
+        generator = generator_for("evaluation", seed)
+        identities = sample_identities(count, generator)
+        reference, asked = portrait_attributes(count, generator), portrait_attributes(count, generator)
+        conditions = encode_references(encoder, identities, reference)
+        return Cases(identities, reference, asked, start_noise(count, size, generator), conditions, seed)
+
+
+class Measure:
+    """Figures of a model over cases.
+
+    Args:
+        judge: measures identity and attributes.
+        autoencoder: decodes latents.
+        base: the base model.
+        cases: on which.
+    """
+
+    def __init__(self, judge: Judge, autoencoder: Autoencoder, base: BaseModel, cases: Cases) -> None:
+        self._judge, self._autoencoder, self._base, self.cases = judge, autoencoder, base, cases
+        self._references = self._embedding(draw(cases.identities, cases.reference, JUDGE_SIZE).images)
+        self.plain = pictures(autoencoder, sample_latents(base, cases.asked, cases.noise))
+        self._outside = 1 - draw(cases.identities, cases.asked, JUDGE_SIZE).head_mask
+        self._plain_attributes = self._read(self.plain)
+
+    def images(self, fact: FactModel, strength: float = 1.0) -> Tensor:
+        """(N, H, W, 3) of the model with the adapter."""
+        cases = self.cases
+        latents = sample_latents(self._base, cases.asked, cases.noise, fact, cases.conditions, strength)
+        return pictures(self._autoencoder, latents)
+
+    def figures(self, images: Tensor) -> dict[str, float]:
+        """Mean figures of pictures (N, H, W, 3).
+
+        ``identity_distance``: 1 - cosine to the reference. ``attribute_accuracy``: share of attributes read as asked.
+        ``outside_change``: mean absolute difference to the plain model outside face and hair (in face and hair of a
+        drawing of that person under the asked attributes). ``leak``: how much of the way from what was asked to the
+        reference's attributes the pictures go, by regression.
+        """
+        read, asked = self._read(images), attribute_targets(self.cases.asked)
+        reference = attribute_targets(self.cases.reference)
+        distance = 1 - functional.cosine_similarity(self._embedding(images), self._references, dim=1)
+        change = ((images - self.plain).abs().mean(dim=3) * self._outside).sum() / self._outside.sum()
+        return {
+            "identity_distance": float(distance.mean()),
+            "attribute_accuracy": float(((read - asked).abs() < TOLERANCE).float().mean()),
+            "attribute_error": float((read - asked).abs().mean()),
+            "outside_change": float(change),
+            "leak": leak(read - self._plain_attributes, reference - asked),
+        }
+
+    def of_decoded_truth(self) -> dict[str, float]:
+        """Figures of true drawings of the persons as asked, through the autoencoder: the best that can be reached."""
+        drawn = draw(self.cases.identities, self.cases.asked, JUDGE_SIZE).images
+        with torch.no_grad():
+            return self.figures(self._autoencoder.decode(self._autoencoder.encode(drawn)))
+
+    def per_attribute(self, images: Tensor) -> dict[str, float]:
+        """Share of pictures whose attribute is read as asked, by attribute."""
+        right = ((self._read(images) - attribute_targets(self.cases.asked)).abs() < TOLERANCE).float().mean(dim=0)
+        return dict(zip(attribute_names(), right.tolist(), strict=True))
+
+    def _embedding(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            embedding: Tensor = self._judge(images).embedding
+        return embedding
+
+    def _read(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            attributes: Tensor = self._judge(images).attributes
+        return attributes
+
+
+def leak(moved: Tensor, towards: Tensor) -> float:
+    """Slope of what moved (N, A) on where the reference lies (N, A), both from what was asked for; 0 is no leak."""
+    return float((moved * towards).sum() / towards.square().sum())
+
+
+def at_distance(curve: Mapping[float, Mapping[str, float]], distance: float, name: str) -> float:
+    """A figure at a given identity distance, along strengths, by linear interpolation; the nearest end beyond them."""
+    points = sorted((figures["identity_distance"], figures[name]) for figures in curve.values())
+    if distance <= points[0][0]:
+        return points[0][1]
+    for (low, first), (high, second) in zip(points, points[1:], strict=False):
+        if low <= distance <= high:
+            part = (distance - low) / max(high - low, 1e-9)
+            return first + part * (second - first)
+    return points[-1][1]
