@@ -54,6 +54,13 @@ def cut_face(pixels: Tensor, box: Box) -> Tensor:
     return resize_lanczos4(pixels[:, top:bottom, left:right], CROP, CROP)
 
 
+def cut_frame(image: Tensor, box: Box) -> Tensor:
+    """`cut_face` of a frame (H, W, 3), 0..1."""
+    left, top, right, bottom = box
+    part = to_pixels(image[top:bottom, left:right].cpu()).movedim(-1, 0)
+    return cut_face(part, (0, 0, right - left, bottom - top))
+
+
 def masked(crops: Tensor) -> Tensor:
     """Crops (..., 256, 256) in 0..1 with a black lower half, which becomes exactly -1 for the VAE."""
     found = crops.clone()
@@ -127,10 +134,17 @@ def paste_into(image: Tensor, painted: Tensor, classes: Tensor | None, box: Box,
         box: the face's.
         options: see `PasteOptions`.
     """
-    pixels = to_pixels(image.cpu()).movedim(-1, 0)
+    square, result = crop_box(box, options.expand), image.clone()
+    left, top = max(0, square[0]), max(0, square[1])
+    # Only the square can change; a large frame is not worked on as a whole.
+    part = result[top : square[3], left : square[2]]
+    pixels = to_pixels(part.cpu()).movedim(-1, 0)
     face = resize_linear(to_pixels(painted.cpu()), box[3] - box[1], box[2] - box[0])
-    changed = paste_face(pixels, face, box, paste_mask(classes, box, options), options)
-    return torch.where(changed == pixels, image.cpu().movedim(-1, 0), changed.to(image.dtype) / 255).movedim(0, -1)
+    moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    changed = paste_face(pixels, face, moved, paste_mask(classes, box, options), options)
+    fresh = (changed.to(part.dtype) / 255).movedim(0, -1).to(part.device)
+    part.copy_(torch.where((changed == pixels).movedim(0, -1).to(part.device), part, fresh))
+    return result
 
 
 def keep_upper(painted: Tensor, crops: Tensor) -> Tensor:

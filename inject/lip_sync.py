@@ -21,7 +21,6 @@ from ..faces.lip_box import EXTRA_MARGIN, Box, lip_box
 from ..faces.lip_mask import class_table
 from ..faces.lip_paste import Paste
 from ..faces.parts import ParsedFaces, label_maps
-from ..faces.resample import to_pixels
 from ..faces.types import FaceBatch
 from .host import stop_if_cancelled
 from .loaded_parser import LoadedParser
@@ -176,10 +175,12 @@ class LipSync:
         stop_if_cancelled()
         labels = self._labels(images, faces, chosen)
         options = lip_paste.paste_options(self.region(labels is not None), self.options.cheek)
-        pixels = [to_pixels(images[place].cpu()).movedim(-1, 0) for place in chosen]
         areas = [box for box in (boxes[place] for place in chosen) if box is not None]
         crops = (
-            torch.stack([lip_paste.cut_face(one, box) for one, box in zip(pixels, areas, strict=True)]).float() / 255
+            torch.stack(
+                [lip_paste.cut_frame(images[place], box) for place, box in zip(chosen, areas, strict=True)]
+            ).float()
+            / 255
         )
         painted = self.painted(crops, tokens)
         if self.keeps_person:

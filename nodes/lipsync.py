@@ -281,6 +281,8 @@ class LikenessLipSyncClip:
         from ..inject.lip_sync import LipSync, sync_report
         from ..inject.progress import frame_progress
         from ..media.audio import waveform_of
+        from ..media.facts import read_facts
+        from ..media.revoice import RevoicedClip
         from ..media.transform import ClipJob
         from ..media.write import WriteOptions
 
@@ -290,13 +292,12 @@ class LikenessLipSyncClip:
         ending = ".mp4" if settings["format"] == "auto" else f".{settings['format']}"
         written = WriteOptions(quality=settings["quality"], metadata=graph_metadata(prompt, extra_pnginfo))
         with clip_file(clip, video) as source:
-            work = ClipJob(source, source, settings["chunk"], written)
-            facts = work.facts
+            facts = read_facts(source)
             target, name = new_file(settings["filename_prefix"], ending, facts.width, facts.height)
-            work = ClipJob(source, target, settings["chunk"], written)
-            voice = voice_for(job, encoder, audio, work)
-            done = sync_clip(job, work, detector, voice, waveform_of(audio), options, frame_progress())
-        told = sync_report(job, done.count, done.frames, voice, job.region(parser is not None))
+            work = RevoicedClip(ClipJob(source, target, settings["chunk"], written), waveform_of(audio))
+            voice = voice_for(job, encoder, audio, work.rate)
+            done, count = sync_clip(job, work, detector, voice, options, frame_progress())
+        told = sync_report(job, count, done.frames, voice, job.region(parser is not None))
         report = "\n".join([name, told, *(f"note: {note}" for note in done.notes)])
         return shown(report, name, as_video(target), name, done.frames, report)
 

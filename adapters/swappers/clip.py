@@ -46,8 +46,8 @@ class Written(Protocol):
         ...
 
 
-class Clip(Protocol):
-    """A clip that can be read as often as needed and written once, such as `media.transform.ClipJob`."""
+class ClipFrames(Protocol):
+    """A clip that can be read as often as needed."""
 
     @property
     def expected(self) -> int:
@@ -57,6 +57,10 @@ class Clip(Protocol):
     def frames(self) -> Iterable[Tensor]:
         """Chunks (B, H, W, 3), 0..1, from the beginning."""
         ...
+
+
+class Clip(ClipFrames, Protocol):
+    """A clip that can be written once too, such as `media.transform.ClipJob`."""
 
     def write(self, change: Change, on_frame: Progress, total: int) -> Written:
         """Write every frame as ``change(frames, number of the first)`` makes it."""
@@ -158,7 +162,7 @@ def swap_clip(clip: Clip, job: ClipSwap, on_progress: Progress | None = None) ->
 
 
 def find_faces(
-    clip: Clip,
+    clip: ClipFrames,
     detector: Detector,
     encoder: FaceEncoder | None = None,
     options: FollowOptions | None = None,
@@ -336,7 +340,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def _looked_through(
-    clip: Clip,
+    clip: ClipFrames,
     detector: Detector,
     encoder: FaceEncoder | None,
     options: FollowOptions,

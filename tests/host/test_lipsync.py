@@ -46,7 +46,7 @@ from likeness_pack.inject.musetalk import load_for, predict
 from likeness_pack.inject.patching import attention_slot
 from likeness_pack.inject.unavglip import LipIdentityOptions, apply_lip_identity
 from likeness_pack.media.audio import Waveform
-from likeness_pack.media.rate import true_rate
+from likeness_pack.media.revoice import RevoicedClip
 from likeness_pack.media.transform import ClipJob
 from likeness_pack.nodes.lipsync import (
     LikenessApplyLipIdentity,
@@ -427,6 +427,10 @@ def clocked(version: str, rate: Fraction, frames: int) -> Voice:
     return Voice(frames / rate, rate, lambda moments: windows(states, moments, rate))
 
 
+def nobody(done: int, total: int) -> None:
+    """Watches no progress."""
+
+
 class Listener(LipSync):
     """Notes what each painted frame hears; paints nothing."""
 
@@ -453,13 +457,11 @@ def test_every_frame_of_a_file_hears_its_own_time(model: Any, vae: Any, tmp_path
     job.heard = []
     voice = clocked("v15", rate, count)
     sound = Waveform(torch.zeros(1, 1, 16000 * 4), 16000)
-    clip = ClipJob(source, tmp_path / "out.mp4", 16)
-    assert true_rate(source, clip.facts) == rate
-    done = lip_clip.sync_clip(
-        job, clip, ColourDetector(), voice, sound, lip_clip.ClipSyncOptions(), lambda done, total: None
-    )
+    clip = RevoicedClip(ClipJob(source, tmp_path / "out.mp4", 16), sound)
+    assert clip.rate == rate
+    done, told = lip_clip.sync_clip(job, clip, ColourDetector(), voice, lip_clip.ClipSyncOptions(), nobody)
     times = frame_times(tmp_path / "out.mp4")
-    assert done.frames == count == len(times) == done.count.painted == len(job.heard)
+    assert done.frames == count == len(times) == told.painted == len(job.heard)
     # Sound comes in steps of 20 ms, which is more than half a frame above 25 fps.
     bound = max(0.5 / float(rate), 1 / STEPS_A_SECOND) + 1e-4
     off = [abs(shifted(tokens, float(rate)) - float(time)) for tokens, time in zip(job.heard, times, strict=True)]
@@ -474,16 +476,15 @@ def test_a_whole_clip_with_its_sound(model: Any, vae: Any, tmp_path: Path) -> No
     voice = Voice(Fraction(1, 5), Fraction(25), lambda moments: seeded(len(moments), 50, 384))
     sound = Waveform(torch.rand(1, 2, 44100) - 0.5, 44100)
     options = lip_clip.ClipSyncOptions(follow=lip_clip.FollowOptions(fill=False))
-    done = lip_clip.sync_clip(
+    done, count = lip_clip.sync_clip(
         LipSync(model, vae, LipSyncOptions(batch=2)),
-        ClipJob(source, tmp_path / "out.mkv", 4),
+        RevoicedClip(ClipJob(source, tmp_path / "out.mkv", 4), sound),
         ColourDetector(),
         voice,
-        sound,
         options,
         lambda done, total: told.append((done, total)),
     )
-    assert (done.frames, done.count.painted, done.count.without_face, done.count.silent) == (6, 4, [1], 1)
+    assert (done.frames, count.painted, count.without_face, count.silent) == (6, 4, [1], 1)
     assert told[-1] == (12, 12) and [one[0] for one in told] == sorted(one[0] for one in told)
     assert any("left out: audio of the clip" in note for note in done.notes)
     assert abs(float(sum(part[2] for part in packets(tmp_path / "out.mkv", "audio"))) - 0.24) < 0.05
@@ -496,15 +497,9 @@ def test_a_clip_as_long_as_its_sound_goes_backwards(model: Any, vae: Any, tmp_pa
     boxes: list[Any] = []
     plain = job.boxes
     job.boxes = lambda faces: boxes.extend(plain(faces)) or plain(faces)  # type: ignore[method-assign]
-    done = lip_clip.sync_clip(
-        job,
-        ClipJob(source, tmp_path / "out.mp4", 2),
-        ColourDetector(),
-        clocked("v1", RATES[0], 13),
-        Waveform(torch.zeros(1, 1, 16000), 16000),
-        lip_clip.ClipSyncOptions(length="sound"),
-        lambda done, total: None,
-    )
+    clip = RevoicedClip(ClipJob(source, tmp_path / "out.mp4", 2), Waveform(torch.zeros(1, 1, 16000), 16000))
+    options = lip_clip.ClipSyncOptions(length="sound")
+    done, _ = lip_clip.sync_clip(job, clip, ColourDetector(), clocked("v1", RATES[0], 13), options, nobody)
     assert done.frames == 13 == len(job.heard)
     # The first five are the check before anything is written.
     places = [box[0] - boxes[0][0] for box in boxes[5:]]
@@ -520,17 +515,11 @@ def test_a_person_is_chosen_and_errors_leave_no_file(model: Any, vae: Any, tmp_p
 
     def sync(**changes: Any) -> Any:
         job.heard = []
-        return lip_clip.sync_clip(
-            job,
-            ClipJob(source, tmp_path / "out.mp4", 16),
-            ColourDetector(),
-            clocked("v15", Fraction(25), 4),
-            Waveform(torch.zeros(1, 1, 16000), 16000),
-            lip_clip.ClipSyncOptions(follow=lip_clip.FollowOptions(fill=False), **changes),
-            lambda done, total: None,
-        )
+        clip = RevoicedClip(ClipJob(source, tmp_path / "out.mp4"), Waveform(torch.zeros(1, 1, 16000), 16000))
+        options = lip_clip.ClipSyncOptions(follow=lip_clip.FollowOptions(fill=False), **changes)
+        return lip_clip.sync_clip(job, clip, ColourDetector(), clocked("v15", Fraction(25), 4), options, nobody)[1]
 
-    assert sync(person=0).count.painted == 4 and sync(person=1).count.without_face == [2]
+    assert sync(person=0).painted == 4 and sync(person=1).without_face == [2]
     (tmp_path / "out.mp4").unlink()
     with pytest.raises(FaceChoice, match="expected numbers of 0, 1, found 7"):
         sync(person=7)

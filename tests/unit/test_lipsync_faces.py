@@ -140,6 +140,20 @@ def test_names_of_another_parser_become_bisenets_classes() -> None:
     assert lip_mask.class_table(parts)[:8].tolist() == [0, 14, 1, 10, 11, 13, 12, 0]
 
 
+@pytest.mark.parametrize("box", [BOX, (0, 0, 60, 60), (101, 91, 160, 144)])
+def test_working_on_a_part_of_the_frame_changes_nothing(box: tuple[int, int, int, int]) -> None:
+    pixels, painted = noise(144, 160, 3), torch.rand(3, 256, 256)
+    options = lip_paste.paste_options("full_face")
+    classes = (noise(512, 512, seed=5) % 19).byte()
+    face = opencv_pixels.resize_linear((painted * 255).round().byte(), box[3] - box[1], box[2] - box[0])
+    mask = lip_paste.paste_mask(classes, box, options)
+    whole = lip_paste.paste_face(pixels.movedim(-1, 0), face, box, mask, options).movedim(0, -1)
+    found = lip_paste.paste_into(pixels.float() / 255, painted, classes, box, options)
+    assert torch.equal((found * 255).round().byte(), whole)
+    part = lip_paste.cut_frame(pixels.float() / 255, box)
+    assert torch.equal(part, lip_paste.cut_face(pixels.movedim(-1, 0), box))
+
+
 def test_the_identity_keeps_the_upper_half() -> None:
     painted, crops = torch.zeros(1, 3, 256, 256), torch.ones(1, 3, 256, 256)
     found = lip_paste.keep_upper(painted, crops)
