@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
     parser.add_argument("--held-out", type=float, default=0.2, help="part of the clips to measure with; 0 for none")
-    parser.add_argument("--purity", type=float, default=0.5, help="weight of keeping other labels out of a factor")
+    parser.add_argument("--purity", type=float, default=0.25, help="weight of keeping other labels out of a factor")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="rate of the first step")
     return parser
 

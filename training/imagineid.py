@@ -58,7 +58,7 @@ class FactorOptions:
     seed: int = 0
     batch: int = 64
     frames: int = 128
-    purity: float = 0.5
+    purity: float = 0.25
     width: int = 128
     layers: int = 2
     identity: int = 128

@@ -15,6 +15,8 @@ from host_inprocess import engine
 from likeness_pack.adapters.audio_features import AudioFeatures
 from likeness_pack.adapters.audio_sound import BadSound
 from likeness_pack.adapters.errors import EncoderMismatch, MissingModelFile
+from likeness_pack.adapters.families.imagineid.arch import FactorSizes, VoiceFactors
+from likeness_pack.adapters.families.imagineid.layout import FactorFacts
 from likeness_pack.inject import audio as host_audio
 from likeness_pack.inject import model_folders
 from likeness_pack.inject.host import folder_paths, model_management
@@ -25,7 +27,9 @@ from likeness_pack.nodes.audio import (
     LikenessLoadAudioEncoder,
     LikenessLoadSound,
 )
+from likeness_pack.nodes.imagineid import LikenessVoiceFactors
 from likeness_pack.tools.standins.command import write_standin
+from likeness_pack.training.imagineid import save_factors
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +165,40 @@ def test_a_face_encoder_is_refused(folder: Path) -> None:
     path = write_standin("musiq", folder)
     with pytest.raises(EncoderMismatch, match="whisper-tiny"):
         LikenessLoadAudioEncoder().load(path.name)
+
+
+@pytest.fixture(scope="module")
+def voice(folder: Path) -> LoadedEncoder:
+    """A file of voice factors, through the loader node."""
+    torch.manual_seed(0)
+    facts = FactorFacts(1, 1, 1, 9, 3, 3, 3, "a probe")
+    save_factors(folder / "my factors.safetensors", VoiceFactors(FactorSizes(64, 1, 16, 8, 4)), facts)
+    return LikenessLoadAudioEncoder().load("my factors.safetensors")[0]
+
+
+def test_factors_of_two_voices(voice: LoadedEncoder) -> None:
+    found = LikenessVoiceFactors().part(noise(1.0, tracks=2), 0.5, voice)["result"]
+    identity, emotion, content, frames, report = found
+    assert len(identity) == 2 and identity.features["embedding"].shape == (2, 16) and frames == 37
+    assert emotion.features.shape == (2, 37, 1, 1, 4) and content.features.shape == (2, 37, 1, 1, 8)
+    assert "own construction" in report and "held out: a probe" in report
+
+
+def test_voice_factors_refuse_without_a_trained_file(encoder: LoadedEncoder) -> None:
+    with pytest.raises(MissingModelFile, match="none is published; train a file with tools/train_imagineid.py"):
+        LikenessVoiceFactors().part(noise(1.0), 0.0)
+    with pytest.raises(EncoderMismatch, match="train a file with tools/train_imagineid.py"):
+        LikenessVoiceFactors().part(noise(1.0), 0.0, encoder)
+
+
+def test_voice_factors_are_no_whisper_and_hear_no_silence(voice: LoadedEncoder) -> None:
+    with pytest.raises(EncoderMismatch, match="expected whisper-tiny"):
+        hear(noise(1.0), voice)
+    for samples, words in ((torch.zeros(1, 1, 16_000), "silence in track 0"), (torch.full((1, 1, 9), 0.1), "0.04 s")):
+        with pytest.raises(BadSound, match=words):
+            LikenessVoiceFactors().part({"waveform": samples, "sample_rate": 16_000}, 0.0, voice)
+    with pytest.raises(BadSound, match="not a number"):
+        LikenessVoiceFactors().part({"waveform": torch.full((1, 1, 9), math.nan), "sample_rate": 16_000}, 0.0, voice)
 
 
 def test_the_host_owns_the_network(encoder: LoadedEncoder) -> None:

@@ -13,7 +13,7 @@ from likeness_pack.adapters.audio_sound import Sound
 from likeness_pack.training.imagineid_clips import VoiceClip
 
 VOICES = {"m1": "en+m1", "m7": "en+m7", "f2": "en+f2", "croak": "en+croak"}
-WORDS = ("good morning", "where is it", "seven apples", "nothing else")
+WORDS = ("good morning", "where is it", "seven apples")
 # Pitch (0..99), words a minute, loudness (0..200), the end of the sentence.
 MANNERS = {"calm": (50, 160, 90, "."), "angry": (80, 230, 170, "!"), "sad": (25, 110, 50, "...")}
 

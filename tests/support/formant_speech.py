@@ -46,7 +46,7 @@ MANNERS = {
     "angry": Manner(1.15, 1.35, 0.6, 0.25),
     "sad": Manner(0.88, 0.7, 0.06, -0.12),
 }
-WORDS = ("aia", "ueu", "oio", "eae")
+WORDS = ("iei", "aoa", "uou")
 
 
 def spoken(word: str, voice: Voice, manner: Manner, seed: int) -> Sound:
