@@ -54,7 +54,7 @@ def blur(pixels: Tensor, size: int) -> Tensor:
         index = mirrored(pixels.shape[axis], size // 2)
         padded = total.index_select(axis, index.to(total.device))
         length = pixels.shape[axis]
-        total = sum(weight * padded.narrow(axis, place, length) for place, weight in enumerate(kernel))  # type: ignore[misc]
+        total = _sum([weight * padded.narrow(axis, place, length) for place, weight in enumerate(kernel)])
     return _rounded(total, 2 * _BLUR_BITS)
 
 

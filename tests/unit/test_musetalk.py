@@ -17,6 +17,7 @@ from likeness_pack.adapters.errors import AmbiguousCheckpoint, EncoderMismatch
 from likeness_pack.adapters.families.musetalk.family import FAMILY
 from likeness_pack.adapters.families.musetalk.layout import PUBLISHED_WIDTHS, unet_shapes, widths_in
 from likeness_pack.adapters.model_table import missing_file_error, published_file
+from likeness_pack.tools.standins.command import write_standin
 from safetensors.torch import save_file
 
 SMALL = (32, 64, 64, 64)
@@ -84,3 +85,10 @@ def test_the_published_files_are_in_the_table() -> None:
         ("v15", "musetalk", "diffusion_models"),
     ]
     assert "about 3400 MB" in str(missing_file_error("musetalk_v15")) and PUBLISHED_WIDTHS == (320, 640, 1280, 1280)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"), [("musetalk-v1", "v1"), ("musetalk-v15", "v15"), ("unavglip", "resampler")]
+)
+def test_standins_say_which_version_they_are(tmp_path: Path, kind: str, version: str) -> None:
+    assert registry.describe(write_standin(kind, tmp_path, (32,))).variant == version

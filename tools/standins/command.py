@@ -16,6 +16,7 @@ from . import dreamid_v
 from .adapters import SD15_LEVELS, SDXL_LEVELS, faceid, faceid_portrait, fact, transface_s
 from .base_models import sd15
 from .fill import Shapes, filled_all
+from .musetalk import musetalk, unavglip
 from .restorerid import musiq, restorerid_full, restorerid_slim
 from .whisper import TINY_WIDTH, whisper
 
@@ -66,6 +67,9 @@ KINDS: dict[str, Kind] = {
     "restorerid-slim": Kind(restorerid_slim, SD15_LEVELS, ".safetensors", "safetensors"),
     "dreamid-v": Kind(dreamid_v.pose, dreamid_v.LEVELS, ".pth", "flat"),
     "dreamid-v-faster": Kind(dreamid_v.faster, dreamid_v.LEVELS, ".pth", "flat"),
+    "musetalk-v1": Kind(musetalk, SD15_LEVELS, ".safetensors", "safetensors", variant="v1"),
+    "musetalk-v15": Kind(musetalk, SD15_LEVELS, ".safetensors", "safetensors", variant="v15"),
+    "unavglip": Kind(unavglip, SD15_LEVELS, ".safetensors", "safetensors", "fp32"),
     "musiq": Kind(lambda _: musiq(), (), ".pth", "flat", "fp32"),
     "whisper-tiny": Kind(lambda levels: whisper(levels[0]), (TINY_WIDTH,), ".safetensors", "safetensors", "fp32"),
     "sd15-thin": Kind(sd15, (320, 320, 320, 320), ".safetensors", "safetensors"),
