@@ -131,7 +131,7 @@ def avatar_guider(model: Any, positive: Any, negative: Any, schedule: AvatarGuid
 def _guider_class() -> Any:
     samplers = importlib.import_module("comfy.samplers")
 
-    class AvatarGuider(samplers.CFGGuider):  # type: ignore[misc, name-defined]
+    class AvatarGuider(samplers.CFGGuider):  # type: ignore[name-defined]
         """Two branches whose weights and second text depend on the step."""
 
         schedule: AvatarGuidance

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .common import ADAPTER, Schema, number, percent
+from .common import ADAPTER, AUDIO_FEATURES, Schema, number, percent, with_text
 
 if TYPE_CHECKING:
+    from ..adapters.audio_features import AudioFeatures
     from ..inject.loaded import LoadedAdapter
 
 
@@ -71,4 +72,70 @@ class LikenessApplyAvatarEmotion:
         return (apply_emotion(model, adapter, latents, options),)
 
 
-NODES = (LikenessApplyAvatarEmotion,)
+class LikenessSaveEmotionClip:
+    """Write a clip to train on."""
+
+    DISPLAY_NAME = "Save Emotion Clip"
+    CATEGORY = "Likeness/video"
+    DESCRIPTION = (
+        "Writes one encoded clip into a folder for tools/train_avatar_emotion.py: a video of a person, and a picture "
+        "of the emotion that it shows."
+    )
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("report",)
+    OUTPUT_TOOLTIPS = ("What was written where.",)
+    FUNCTION = "save"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
+        """Inputs as the host asks for them."""
+        size = "Side of a square of as many pixels as the emotion's picture is resized to; the same for all clips."
+        whole = {"default": 512, "min": 64, "max": 1024, "step": 16, "tooltip": size}
+        return {
+            "required": {
+                "video": ("LATENT", {"tooltip": "The clip's frames by HunyuanVideo's VAE."}),
+                "positive": ("CONDITIONING", {"tooltip": "Its prompt, from 'Encode Avatar Prompt'."}),
+                "vae": ("VAE", {"tooltip": "HunyuanVideo's VAE."}),
+                "emotion_image": ("IMAGE", {"tooltip": "One picture of a face with the clip's emotion."}),
+                "picture_size": ("INT", whole),
+                "folder": ("STRING", {"default": "emotion_clips", "tooltip": "Folder inside ComfyUI's input folder."}),
+                "name": ("STRING", {"default": "clip_0001", "tooltip": "Name of the file; it must be new."}),
+            },
+            "optional": {
+                "character": ("LATENT", {"tooltip": "The character's picture, as for 'Apply HunyuanVideo-Avatar'."}),
+                "audio": (AUDIO_FEATURES, {"tooltip": "The clip's sound; its first track is taken."}),
+                "mask": ("MASK", {"tooltip": "Where the person is, from 'Avatar Face Masks'."}),
+            },
+        }
+
+    def save(
+        self,
+        video: dict[str, Tensor],
+        positive: Any,
+        vae: Any,
+        emotion_image: Tensor,
+        picture_size: int,
+        folder: str,
+        name: str,
+        character: dict[str, Tensor] | None = None,
+        audio: AudioFeatures | None = None,
+        mask: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Encode the picture, check the clip and write it."""
+        from ..inject.avatar_clips import clip_file, clip_tensors
+        from ..inject.avatar_emotion import emotion_latents
+        from ..training.avatar_clips import EmotionClip
+        from ..training.checkpointing import write_tensors
+
+        path = clip_file(folder, name)
+        picture = emotion_latents(vae, emotion_image, picture_size)
+        reference = None if character is None else character["samples"]
+        tensors = clip_tensors(video["samples"], picture, positive, reference, audio, mask)
+        EmotionClip(path.name, **tensors)
+        write_tensors(path, tensors, {"picture_size": str(picture_size)})
+        report = f"{folder}/{path.name}: " + ", ".join(f"{n} {tuple(one.shape)}" for n, one in tensors.items())
+        return with_text(report, report)
+
+
+NODES = (LikenessApplyAvatarEmotion, LikenessSaveEmotionClip)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -332,9 +333,9 @@ class VideoDit(nn.Module):
         joined = torch.cat((image, words), dim=1)
         for block in self.single_blocks:
             joined = self._run(block, joined, vector, rotation, mask)
-        return joined[:, :total]
+        return torch.as_tensor(joined[:, :total])
 
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def _run(self, block: nn.Module, *inputs: Tensor) -> Any:
         if self.save_memory and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)

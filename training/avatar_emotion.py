@@ -110,8 +110,8 @@ class AvatarBase:
         reference = None if clip.reference is None else self._placed(clip.reference)
         if self.added is None:
             return Character(reference)
-        numbers = [torch.full((1, BUCKETS), float(value), device=self.device) for value in (EXPRESSION, POSE)]
-        motion = self.added.motion(*numbers, torch.tensor([FPS], device=self.device))
+        expression, pose = (torch.full((1, BUCKETS), float(n), device=self.device) for n in (EXPRESSION, POSE))
+        motion = self.added.motion(expression, pose, torch.tensor([FPS], device=self.device))
         if reference is None:
             return Character(None, None, motion)
         still = reference.expand(-1, -1, frames, -1, -1)

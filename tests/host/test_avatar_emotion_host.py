@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from host_inprocess import engine, tiny_model
 from likeness_pack.adapters import registry
+from likeness_pack.adapters.audio_features import AudioFeatures
 from likeness_pack.adapters.errors import BaseModelMismatch, HostTooOld, MissingModelFile
 from likeness_pack.adapters.families.avatar_emotion.layout import EmotionFacts
 from likeness_pack.adapters.families.hunyuan_avatar.guidance import official_sigmas
@@ -16,9 +19,11 @@ from likeness_pack.adapters.families.hunyuan_avatar.layout import host_name
 from likeness_pack.faces.errors import LikenessError
 from likeness_pack.inject.avatar_emotion import EmotionOptions, apply_emotion, emotion_adapter, emotion_latents
 from likeness_pack.inject.call_state import STATE_KEY, CallState
+from likeness_pack.inject.host import folder_paths
+from likeness_pack.inject.lafr import BadPlace
 from likeness_pack.inject.loaded import LoadedAdapter
-from likeness_pack.nodes.avatar_emotion import LikenessApplyAvatarEmotion
-from likeness_pack.training.avatar_clips import EmotionClip
+from likeness_pack.nodes.avatar_emotion import LikenessApplyAvatarEmotion, LikenessSaveEmotionClip
+from likeness_pack.training.avatar_clips import BadClip, ClipFolder, EmotionClip
 from likeness_pack.training.avatar_dit import VideoDit
 from likeness_pack.training.avatar_dit_sizes import DitSizes
 from likeness_pack.training.avatar_emotion import (
@@ -261,3 +266,58 @@ def test_another_model_or_host_is_told(loaded: LoadedAdapter) -> None:
         apply_emotion(tiny_model("SD15"), loaded, picture())
     with pytest.raises(BaseModelMismatch, match=f"{expected}, found width {WIDTH} with 6 double blocks"):
         apply_emotion(tiny_hunyuan(6, 1), loaded, picture())
+
+
+# Clips to train on
+
+
+def saved(name: str = "one", **given: Any) -> str:
+    states, other = hunyuan_conditioning(1)[0]
+    usual: dict[str, Any] = {
+        "video": {"samples": clip_noise(2, 4, 6)},
+        "positive": [[states, other]],
+        "vae": PlainVae(),
+        "emotion_image": torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(9)),
+        "picture_size": 64,
+        "folder": "emotion clips",
+        "name": name,
+    }
+    report: str = LikenessSaveEmotionClip().save(**{**usual, **given})["result"][0]
+    return report
+
+
+@pytest.fixture
+def clips() -> Iterator[Path]:
+    """The folder that the node writes to."""
+    engine()
+    folder = Path(folder_paths().get_input_directory()) / "emotion clips"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_saved_clip_is_what_training_reads(clips: Path) -> None:
+    """Latents in the transformer's scale; sound cut or filled with silence to the clip's length."""
+    sound = torch.rand(2, 3, 10, 5, 384, generator=torch.Generator().manual_seed(10))
+    features = AudioFeatures("hunyuan_avatar", sound, 25.0, 1920, (0.0, 0.0), ("0" * 64,) * 2)
+    report = saved(character={"samples": clip_noise(3, 4, 6)}, audio=features, mask=torch.ones(32, 48))
+    assert report.startswith("emotion clips/one.safetensors: latents (16, 2, 4, 6)")
+    clip = ClipFolder(clips).clip(0)
+    torch.testing.assert_close(clip.latents, clip_noise(2, 4, 6)[0] * 0.476986)
+    assert clip.emotion.shape == (16, 1, 8, 8) and clip.audio is not None and clip.audio.shape == (5, 10, 5, 384)
+    assert torch.equal(clip.audio[:3], sound[0]) and not clip.audio[3:].any()
+    assert clip.face_mask is not None and clip.face_mask.shape == (1, 4, 6)
+    assert torch.equal(clip.text_states, hunyuan_conditioning(1)[0][0][0]) and clip.text_mask.sum() == 9
+
+
+def test_clips_that_cannot_be_used_are_not_written(clips: Path) -> None:
+    with pytest.raises(BadClip, match="even sides"):
+        saved(video={"samples": clip_noise(2, 5, 6)})
+    with pytest.raises(LikenessError, match="connect a prompt from 'Encode Avatar Prompt'"):
+        saved(positive=hunyuan_conditioning(1) * 2)
+    for name, folder in (("../up", "emotion clips"), ("", "emotion clips"), ("one", "../up")):
+        with pytest.raises(BadPlace):
+            saved(name, folder=folder)
+    assert not clips.exists()
+    saved()
+    with pytest.raises(BadPlace, match="a file of that name; choose another name"):
+        saved()
