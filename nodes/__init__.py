@@ -16,6 +16,7 @@ from . import (
     crops,
     degrade,
     detect,
+    drawn_faces,
     dreamfit,
     dreamid,
     dreamid_v,
@@ -76,6 +77,7 @@ _MODULES = (
     lipsync,
     avatar_emotion,
     imagineid,
+    drawn_faces,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

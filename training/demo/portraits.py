@@ -1,4 +1,4 @@
-"""What the small networks' pictures vary in: pose, expression, light, glasses and background; framing stays the same."""
+"""What the small networks' portraits vary in: pose, expression, light, glasses, background; framing stays the same."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Budget:
 BUDGETS: Mapping[str, Budget] = {
     "autoencoder": Budget(1200, 16, 2e-3),
     "encoder": Budget(1300, 64, 1e-3),
-    "judge": Budget(1000, 64, 1e-3),
+    "judge": Budget(1500, 64, 1.5e-3),
     "decoder": Budget(900, 16, 1e-3),
     "base": Budget(2600, 32, 1e-3),
     "fact": Budget(1000, 48, 1e-3),

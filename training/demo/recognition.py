@@ -220,7 +220,7 @@ class JudgeTask(_PairTask):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(seed, "judge").initial_seed())
             network = Judge().to(memory_format=torch.channels_last)
-        super().__init__(network, batch, seed, {"judge": 2})
+        super().__init__(network, batch, seed, {"judge": 3})
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """InfoNCE, the persons' numbers, and the attributes."""
@@ -233,7 +233,7 @@ class JudgeTask(_PairTask):
         pair = pair_loss(told.embedding.float())
         numbers = functional.mse_loss(told.numbers.float(), identity_targets(faces.identities))
         attributes = functional.mse_loss(told.attributes.float(), attribute_targets(faces.attributes))
-        total = pair + numbers + 20 * attributes
+        total = pair + numbers + 60 * attributes
         return {TOTAL: total, "pair": pair, "numbers": numbers, "attributes": attributes}
 
 

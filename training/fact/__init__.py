@@ -1,1 +1,1 @@
-"""Training of face adapters for SD1.5: FaceChain-FACT with FAIR, face-condition drop, shuffle and curriculum; FaceID."""
+"""Training of face adapters for SD1.5: FaceChain-FACT (FAIR, face-condition drop, shuffle, curriculum) and FaceID."""

@@ -1,0 +1,116 @@
+"""The small base model for drawn faces inside the host: its own SD1.5 class, its own VAE, and the prompt tokens.
+
+The host recognises SD1.5 checkpoints at width 320 only, so the class is built from its options directly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapters.checkpoint import CheckpointHeader, load_strictly, load_tensors, read_header
+from ..adapters.errors import BadCheckpoint, MissingModelFile
+from .host import model_management, model_patcher
+
+FOLDER = Path(__file__).resolve().parents[1] / "demo_weights"
+BASE, AUTOENCODER = "drawn_base.safetensors", "drawn_vae.safetensors"
+UNET_PREFIX, PROMPT_PREFIX = "model.diffusion_model.", "prompt."
+# SD1.5's blocks, for the host's class; only the widths are ours.
+_TOPOLOGY: dict[str, Any] = {
+    "image_size": 32,
+    "use_checkpoint": False,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "in_channels": 4,
+    "out_channels": 4,
+    "use_temporal_attention": False,
+    "num_res_blocks": [2] * 4,
+    "transformer_depth": [1] * 6 + [0] * 2,
+    "transformer_depth_output": [1] * 9 + [0] * 3,
+    "transformer_depth_middle": 1,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnModel:
+    """What the loader gives.
+
+    Attributes:
+        model: the host's MODEL.
+        vae: the host's VAE.
+        prompt: weights of the network that turns attributes into tokens.
+        context, tokens: its channels and number of tokens.
+    """
+
+    model: Any
+    vae: Any
+    prompt: dict[str, Tensor]
+    context: int
+    tokens: int
+
+
+def load_drawn_model(folder: Path = FOLDER) -> DrawnModel:
+    """Build base model and VAE of the demo weights.
+
+    Raises:
+        MissingModelFile: the pack came without them.
+        BadCheckpoint: another file under that name.
+    """
+    header = _header(folder / BASE)
+    model = _model(header)
+    prompt = _float(load_tensors(header, PROMPT_PREFIX))
+    sizes = int(header.metadata["context"]), int(header.metadata["tokens"])
+    return DrawnModel(model, _vae(_header(folder / AUTOENCODER)), prompt, *sizes)
+
+
+def _header(path: Path) -> CheckpointHeader:
+    if not path.is_file():
+        raise MissingModelFile(
+            path.name,
+            expected=f"the demo weights in {path.parent.name}",
+            found="no such file",
+            cure="install the pack again, or run tools/train_demo_weights.py",
+        )
+    return read_header(path)
+
+
+def _model(header: CheckpointHeader) -> Any:
+    if "widths" not in header.metadata or not header.with_prefix(UNET_PREFIX):
+        raise BadCheckpoint(
+            header.path.name,
+            expected="a base model for drawn faces",
+            found="a file without its widths",
+            cure="install the pack again, or run tools/train_demo_weights.py",
+        )
+    widths = json.loads(header.metadata["widths"])
+    options = {
+        **_TOPOLOGY,
+        "model_channels": widths[0],
+        "channel_mult": [width // widths[0] for width in widths],
+        "context_dim": int(header.metadata["context"]),
+        "dtype": torch.float32,
+    }
+    supported = importlib.import_module("comfy.supported_models")
+    config = supported.SD15(options)
+    manager = model_management()
+    model = config.get_model({}, "", device=torch.device("cpu")).eval()
+    load_strictly(model.diffusion_model, _float(load_tensors(header, UNET_PREFIX)), what=header.path.name)
+    return model_patcher().ModelPatcher(
+        model, load_device=manager.get_torch_device(), offload_device=torch.device("cpu")
+    )
+
+
+def _vae(header: CheckpointHeader) -> Any:
+    return importlib.import_module("comfy.sd").VAE(sd=_float(load_tensors(header)))
+
+
+def _float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one.float() for name, one in tensors.items()}

@@ -1,0 +1,141 @@
+"""Measure the small models: ``python tools/evaluate_demo_weights.py --work DIR`` writes docs/figures/demo_weights.*.
+
+Three seeds of held-out persons and attributes. Needs the states that tools/train_demo_weights.py left in DIR, since it
+compares the adapter with ones trained without FAIR and without shuffle. Exit code 0: finished; 1: refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from likeness_path import register
+
+register()
+
+import torch  # noqa: E402  (the package must be registered first)
+from likeness_pack.faces.errors import LikenessError  # noqa: E402
+from likeness_pack.training.demo.evaluate import Cases, Measure, at_distance  # noqa: E402
+from likeness_pack.training.demo.figures import bars, curves, sheet  # noqa: E402
+from likeness_pack.training.demo.recipe import BUDGETS, SIZE, Workshop  # noqa: E402
+from likeness_pack.training.drawn_faces import draw  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = (1001, 1002, 1003)
+STRENGTHS = (0.5, 0.75, 1.0)
+ADAPTERS = tuple(name for name in BUDGETS if name.startswith("fact"))
+
+Figures = dict[str, float]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=ROOT / ".demo_training", help="states of the training")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "figures", help="where figures and plots go")
+    parser.add_argument("--persons", type=int, default=48, help="held-out persons for each seed")
+    chosen = parser.parse_args(arguments)
+    try:
+        evaluate(Workshop(chosen.work), chosen.output, chosen.persons)
+    except LikenessError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def evaluate(workshop: Workshop, output: Path, persons: int) -> None:
+    """Measure, write JSON and pictures."""
+    rows: dict[str, list[Any]] = {}
+    for seed in SEEDS:
+        for name, figures in one_seed(workshop, persons, seed, output if seed == SEEDS[0] else None).items():
+            rows.setdefault(name, []).append(figures)
+        print(f"seed {seed}: " + json.dumps({name: found[-1] for name, found in rows.items()}), flush=True)
+    result = {"persons": persons, "seeds": SEEDS, "models": {name: averaged(found) for name, found in rows.items()}}
+    result |= {"summary": summary(rows), "each_seed": rows}
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "demo_weights.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    bars(output / "demo_weights_identity.png", result["models"], "identity_distance")
+    curves(output / "demo_weights_fair.png", result["models"])
+    print(json.dumps(result["summary"], indent=1))
+
+
+def one_seed(workshop: Workshop, persons: int, seed: int, pictures: Path | None) -> dict[str, Figures]:
+    """Figures of every model, by ``model`` or ``model@strength``."""
+    autoencoder, base = workshop.autoencoder(), workshop.base()
+    cases = Cases.of(workshop.encoder(), persons, SIZE, seed)
+    measure = Measure(workshop.judge(), autoencoder, base, cases)
+    found = {"plain": measure.figures(measure.plain), "decoded truth": measure.of_decoded_truth()}
+    shown = [draw(cases.identities, cases.reference, SIZE).images, measure.plain]
+    for name in ADAPTERS:
+        if not workshop.state(name).is_file():
+            continue
+        fact = workshop.fact(name, base)
+        for strength in STRENGTHS:
+            images = measure.images(fact, strength)
+            found[f"{name}@{strength:g}"] = measure.figures(images)
+            if name == "fact" and strength == 1.0:
+                shown.append(images)
+        fact.attached.close()
+    shown.append(draw(cases.identities, cases.asked, SIZE).images)
+    if pictures is not None:
+        sheet(pictures / "demo_weights_portraits.png", shown, ("reference", "plain model", "with FACT", "asked for"))
+    return found
+
+
+def averaged(found: Sequence[Figures]) -> dict[str, dict[str, float]]:
+    """Mean and spread over seeds of each figure."""
+    names = found[0]
+    return {
+        name: {
+            "mean": mean(one[name] for one in found),
+            "spread": stdev(one[name] for one in found) if len(found) > 1 else 0.0,
+        }
+        for name in names
+    }
+
+
+def summary(rows: Mapping[str, Sequence[Figures]]) -> dict[str, float]:
+    """The figures that the bars ask for."""
+    models = {name: {key: mean(one[key] for one in found) for key in found[0]} for name, found in rows.items()}
+    plain, fact = models["plain"], models.get("fact@1", models["plain"])
+    told = {
+        "identity_distance_plain": plain["identity_distance"],
+        "identity_distance_fact": fact["identity_distance"],
+        "identity_distance_lower_by": 1 - fact["identity_distance"] / plain["identity_distance"],
+        "attribute_points_lost": 100 * (plain["attribute_accuracy"] - fact["attribute_accuracy"]),
+    }
+    curve = {name: _curve(models, name) for name in ADAPTERS}
+    if curve.get("fact_plain") and curve.get("fact_without_fair"):
+        shared = max(
+            min(one["identity_distance"] for one in curve[name].values())
+            for name in ("fact_plain", "fact_without_fair")
+        )
+        changes = {
+            name: at_distance(curve[name], shared, "outside_change") for name in ("fact_plain", "fact_without_fair")
+        }
+        told |= {
+            "outside_change_with_fair": changes["fact_plain"],
+            "outside_change_without_fair": changes["fact_without_fair"],
+            "outside_change_lower_by": 1 - changes["fact_plain"] / changes["fact_without_fair"],
+            "at_identity_distance": shared,
+        }
+    if "fact_plain@1" in models and "fact_without_shuffle@1" in models:
+        told |= {
+            "leak_with_shuffle": models["fact_plain@1"]["leak"],
+            "leak_without_shuffle": models["fact_without_shuffle@1"]["leak"],
+        }
+    return told
+
+
+def _curve(models: Mapping[str, Figures], name: str) -> dict[float, Figures]:
+    return {strength: models[f"{name}@{strength:g}"] for strength in STRENGTHS if f"{name}@{strength:g}" in models}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main())

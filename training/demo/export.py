@@ -1,0 +1,49 @@
+"""The finished demo weights as files: each in the layout that its loader knows, float16, with what it is made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpointing import write_tensors
+from ..dreamid_names import to_original
+from ..fact.models import save_adapter
+from .autoencoder import published_tensors
+from .conditioning import CONTEXT, TOKENS
+from .recipe import BUDGETS, ENCODER_ID, SIZE, UNET_WIDTHS, Workshop, adapter_options
+
+AUTOENCODER, ENCODER, BASE = "drawn_vae.safetensors", "drawn_encoder.safetensors", "drawn_base.safetensors"
+ADAPTER, JUDGE = "drawn_fact.safetensors", "drawn_judge.safetensors"
+UNET_PREFIX, PROMPT_PREFIX = "model.diffusion_model.", "prompt."
+_NOTE = "trained on drawn faces by tools/train_demo_weights.py; no photographs"
+
+
+def export(workshop: Workshop, folder: Path) -> list[Path]:
+    """Write the files; return them."""
+    base = workshop.base()
+    fact = workshop.fact("fact", base)
+    tensors = {UNET_PREFIX + name: one for name, one in to_original(base.unet.state_dict()).items()}
+    tensors |= {PROMPT_PREFIX + name: one for name, one in base.prompt.state_dict().items()}
+    sizes = {"widths": json.dumps(UNET_WIDTHS), "context": str(CONTEXT), "tokens": str(TOKENS), "size": str(SIZE)}
+    _write(folder / AUTOENCODER, published_tensors(workshop.autoencoder()), {"size": str(SIZE)})
+    _write(folder / ENCODER, workshop.encoder().state_dict(), {"id": ENCODER_ID})
+    _write(folder / BASE, tensors, sizes)
+    _write(folder / JUDGE, workshop.judge().state_dict(), {})
+    save_adapter(
+        folder / ADAPTER,
+        fact,
+        workshop.people(base),
+        adapter_options("fact"),
+        BUDGETS["fact"].steps,
+        notes={"note": _NOTE, "licence": "as this project"},
+    )
+    fact.attached.close()
+    return [folder / name for name in (AUTOENCODER, ENCODER, BASE, ADAPTER, JUDGE)]
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    halves = {name: one.half() if one.dtype is torch.float32 and one.ndim else one for name, one in tensors.items()}
+    write_tensors(path, halves, {**metadata, "note": _NOTE, "licence": "as this project"})
