@@ -115,7 +115,7 @@ class LikenessDreamIDVPose:
             bar.update(1)
 
         points = load_dlib_points()(rgb, faces, each)
-        pose, mask = clip_pictures(points, *rgb.shape[1:3], on_missing_face == "keep")
+        pose, mask = clip_pictures(points, rgb.shape[1], rgb.shape[2], on_missing_face == "keep")
         empty = sum(not len(one) for one in points)
         report = f"{len(points)} frames, {empty} without a face; points by dlib ({LICENCE}); no body is drawn"
         return with_text(report, pose, mask, report)

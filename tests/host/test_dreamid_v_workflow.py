@@ -21,6 +21,7 @@ import torch
 from host_inprocess import engine
 from likeness_pack import nodes as ours
 from likeness_pack.adapters.errors import HostTooOld
+from likeness_pack.faces.errors import LikenessError
 from likeness_pack.inject import model_folders
 from likeness_pack.inject.host import folder_paths
 from likeness_pack.tools.standins.command import write_standin
@@ -112,7 +113,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _host_nodes() -> dict[str, Any]:
     """The host's own classes, those of its newer form included."""
     found = dict(importlib.import_module("nodes").NODE_CLASS_MAPPINGS)
-    for name in ("nodes_video", "nodes_custom_sampler", "nodes_model_advanced"):
+    for name in ("nodes_custom_sampler", "nodes_model_advanced"):
         module = importlib.import_module(f"comfy_extras.{name}")
         found |= getattr(module, "NODE_CLASS_MAPPINGS", {})
         for one in vars(module).values():
@@ -158,15 +159,16 @@ def _graph() -> dict[str, Any]:
 def test_a_clip_comes_out_whole_with_its_sound(files: None) -> None:
     av = importlib.import_module("av")
     found = run(_graph())
-    frames, (swapped, report) = found["Frames, sound and rate"][0], found["Swap the clip"]
+    frames, (swapped, report) = found["Clip to change"][0], found["Swap the clip"]
     assert swapped.shape == frames.shape == (FRAMES, HEIGHT, WIDTH, 3) and torch.isfinite(swapped).all()
     assert f"frames: {FRAMES} in, {FRAMES} out" in report and "12 steps each, guidance 4 (cfg 5)" in report
     assert (swapped - frames).abs().mean() > 0.02
     pose, mask = found["Pose pictures and mask"][:2]
     assert (pose.amax(dim=(1, 2, 3)) == 1).all() and (mask.mean(dim=(1, 2)) > 0.05).all()
-    (saved,) = Path(folder_paths().get_output_directory()).glob("likeness/swap_clip_dreamid_v*.mp4")
+    saved = Path(folder_paths().get_output_directory()) / found["Swapped clip"][1]
     with av.open(str(saved)) as file:
-        assert sum(1 for _ in file.decode(video=0)) == FRAMES and float(file.streams.video[0].average_rate) == RATE
+        times = [float(frame.time) for frame in file.decode(video=0)]
+        assert times == pytest.approx([number / RATE for number in range(FRAMES)], abs=0.01)
         assert len(file.streams.audio) == 1
     saved.unlink()
 
@@ -177,17 +179,17 @@ def test_the_faster_file_needs_no_pose_and_chunks_may_be_short(files: None) -> N
     graph["4"]["inputs"]["file"] = "dreamidv_faster.pth"
     swap = graph["11"]["inputs"]
     swap |= {"steps": 2, "chunk_frames": 5, "overlap": 2, "inside_mask": True}
-    del swap["pose"], graph["12"], graph["13"]
+    del swap["pose"], graph["12"]
     found = run(graph)
     frames, mask, swapped = (
-        found["Frames, sound and rate"][0],
+        found["Clip to change"][0],
         found["Pose pictures and mask"][1],
         found["Swap the clip"][0],
     )
     assert torch.equal(swapped[mask == 0], frames[mask == 0]) and not torch.equal(swapped[mask == 1], frames[mask == 1])
     assert "chunks: 3 of up to 5 frames" in found["Swap the clip"][1]
     swap["pose"] = ["10", 0]
-    with pytest.raises(Exception, match="the faster one, which takes no pose pictures; disconnect the pose pictures"):
+    with pytest.raises(LikenessError, match="the faster one, which takes no pose pictures; disconnect the pose pictures"):
         run(graph)
 
 
@@ -198,7 +200,7 @@ def _stepwise(sampled: dict[str, Any]) -> dict[str, Any]:
     steps = {
         "11": (
             "LikenessPrepareDreamIDV",
-            {"images": ["2", 0], "photo": ["3", 0], "mask": ["10", 1], "pose": ["10", 0], **size},
+            {"images": ["1", 0], "photo": ["3", 0], "mask": ["10", 1], "pose": ["10", 0], **size},
         ),
         "12": (
             "LikenessConditionDreamIDV",
@@ -209,7 +211,7 @@ def _stepwise(sampled: dict[str, Any]) -> dict[str, Any]:
         ),
         **sampled,
         "30": ("VAEDecode", {"samples": ["21", 0], "vae": ["7", 0]}),
-        "31": ("LikenessRestoreDreamIDV", {"frames": ["30", 0], "images": ["2", 0], **size}),
+        "31": ("LikenessRestoreDreamIDV", {"frames": ["30", 0], "images": ["1", 0], **size}),
     }  # fmt: skip
     made = {n: {"class_type": name, "inputs": given, "_meta": {"title": name}} for n, (name, given) in steps.items()}
     return graph | made
@@ -238,7 +240,7 @@ def test_node_by_node_with_the_authors_sampler_is_the_one_node(files: None) -> N
     )
     whole = _graph()
     whole["11"]["inputs"] |= {"steps": 3, "seed": 7}
-    del whole["12"], whole["13"]
+    del whole["12"]
     wanted, got = run(whole)["Swap the clip"][0], run(graph)["LikenessRestoreDreamIDV"][0]
     assert torch.equal(got, wanted)
 

@@ -36,8 +36,7 @@ class Projector(nn.Module):
             *_stage(256, POSE_CHANNELS),
             nn.Conv2d(POSE_CHANNELS, POSE_CHANNELS, 3, padding=1),
         )
-        self.out = nn.Module()
-        self.out.proj = casting.Linear(4 * POSE_CHANNELS, width)
+        self.out = nn.ModuleDict({"proj": casting.Linear(4 * POSE_CHANNELS, width)})
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures (1, 3, 4n + 1, H, W), 0..1, H and W multiples of 16, give tokens (1, (n+1) * H/16 * W/16, C).
@@ -45,6 +44,7 @@ class Projector(nn.Module):
         Frames pass one by one through the picture layers, so that memory does not grow with the clip.
         """
         for layer in self.time_down:
+            assert isinstance(layer, nn.Conv1d)
             weight, bias = _like(layer.weight, pictures), _like(layer.bias, pictures)
             # A convolution over time at every pixel.
             pictures = functional.conv3d(pictures, weight[..., None, None], bias, (2, 1, 1), (1, 0, 0))
@@ -58,7 +58,7 @@ class Projector(nn.Module):
                 picture = layer(picture)
         rows, channels, height, width = picture.shape
         patches = picture.view(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 3, 5, 1)
-        tokens: Tensor = self.out.proj(patches.reshape(rows, height // 2 * (width // 2), 4 * channels))
+        tokens: Tensor = self.out["proj"](patches.reshape(rows, height // 2 * (width // 2), 4 * channels))
         return tokens
 
 
