@@ -189,7 +189,7 @@ def test_the_faster_file_needs_no_pose_and_chunks_may_be_short(files: None) -> N
     assert torch.equal(swapped[mask == 0], frames[mask == 0]) and not torch.equal(swapped[mask == 1], frames[mask == 1])
     assert "chunks: 3 of up to 5 frames" in found["Swap the clip"][1]
     swap["pose"] = ["10", 0]
-    with pytest.raises(LikenessError, match="the faster one, which takes no pose pictures; disconnect the pose pictures"):
+    with pytest.raises(LikenessError, match="takes no pose pictures; disconnect the pose pictures"):
         run(graph)
 
 
