@@ -1,47 +1,29 @@
 """The box of a face as MuseTalk cuts it: its middle line lies just above the nose tip, its lower edge at the chin.
 
 Follows ``musetalk/utils/preprocessing.py``: the lower half, from point 29 of 68 (on the nose, above its tip) to the
-chin, is what gets painted; the upper half is as high.
+chin, is what gets painted; the upper half is as high. The official program has 68 points of DWPose; here five points
+and the detector's box stand for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from .errors import BadLandmarks
 from .types import Faces
 
 Box = tuple[int, int, int, int]
 EXTRA_MARGIN = 10
-# Where point 29 lies between the line of the eyes and the nose tip, and how far below the mouth the chin is in
-# distances from eyes to mouth: means of upright faces.
+# Where point 29 lies between the line of the eyes and the nose tip, in the mean of upright faces.
 _NOSE = 2 / 3
 
 
-def box_of_68(points: Tensor, shift: int = 0) -> Box | None:
-    """The box of 68 points (68, 2) in the iBUG order, or None where it is none and the detector's box must serve.
+def box_around(left: int, middle: int, right: int, chin: int) -> Box | None:
+    """The box whose middle line, right and left edges and chin are given, all in pixels.
 
-    Args:
-        points: pixels; their fractions are dropped, as officially.
-        shift: moves the middle line down (v1's ``bbox_shift``): the mouth opens wider. v1.5 has 0.
-
-    Raises:
-        BadLandmarks: another number of points.
+    None where it is no box and the detector's must serve: turned inside out, or beyond the picture's left edge.
     """
-    if points.shape != (68, 2):
-        raise BadLandmarks(
-            "face for lip-sync",
-            expected="68 points (68, 2)",
-            found=f"{tuple(points.shape)}",
-            cure="give the 68 points of the iBUG order",
-        )
-    whole = points.long()
-    middle = int(whole[29, 1]) + shift
-    chin = int(whole[:, 1].max())
-    box = (int(whole[:, 0].min()), max(0, 2 * middle - chin), int(whole[:, 0].max()), chin)
+    box = (left, max(0, 2 * middle - chin), right, chin)
     return box if _proper(box) else None
 
 
@@ -54,13 +36,12 @@ def box_of_face(box: Tensor, landmarks5: Tensor, shift: int = 0) -> Box | None:
     Args:
         box: (4,) of a detector.
         landmarks5: (5, 2).
-        shift: as in `box_of_68`.
+        shift: moves the middle line down (v1's ``bbox_shift``): the mouth opens wider. v1.5 has 0.
     """
     eyes, nose = float(landmarks5[:2, 1].mean()), float(landmarks5[2, 1])
     middle = int(eyes + _NOSE * (nose - eyes)) + shift
     left, _, right, chin = (int(value) for value in box)
-    found = (left, max(0, 2 * middle - chin), right, chin)
-    return found if _proper(found) else None
+    return box_around(left, middle, right, chin)
 
 
 def lip_box(faces: Faces, height: int, width: int, shift: int, margin: int) -> Box | None:
@@ -69,7 +50,7 @@ def lip_box(faces: Faces, height: int, width: int, shift: int, margin: int) -> B
     Args:
         faces: of the picture.
         height, width: of the picture.
-        shift: as in `box_of_68`.
+        shift: as in `box_of_face`.
         margin: pixels added below the chin (v1.5: 10; v1: 0).
     """
     if not len(faces):
@@ -78,12 +59,6 @@ def lip_box(faces: Faces, height: int, width: int, shift: int, margin: int) -> B
     left, top, right, bottom = found
     inside = (max(0, left), max(0, top), min(width, right), min(height, bottom + margin))
     return inside if _proper(inside) else None
-
-
-def boxes_told(boxes: Sequence[Box | None]) -> str:
-    """A sentence about the frames that have no box; empty where all have one."""
-    missing = [number for number, box in enumerate(boxes) if box is None]
-    return f"{len(missing)} of {len(boxes)} frames without a face" if missing else ""
 
 
 def _detected(box: Tensor) -> Box:

@@ -14,6 +14,7 @@ from ..adapters.errors import EncoderMismatch
 from ..adapters.families.unavglip.adapter import UnAvgLipAdapter
 from ..adapters.identity import Identity
 from .apply import ApplyOptions, apply_identity
+from .attention import IdentityAttention
 from .loaded import LoadedAdapter
 from .musetalk import musetalk_facts
 
@@ -60,5 +61,8 @@ def apply_lip_identity(model: Any, loaded: LoadedAdapter, identity: Identity, op
 
 
 def keeps_identity(model: Any) -> bool:
-    """Whether an identity acts on a MuseTalk MODEL."""
-    return bool(model.model_options.get("transformer_options", {}).get(MARK))
+    """Whether an identity acts on a MuseTalk MODEL, put there by whichever node."""
+    options = model.model_options.get("transformer_options", {})
+    patches = options.get("patches_replace", {}).get("attn2", {}).values()
+    terms = [term for patch in patches if isinstance(patch, IdentityAttention) for term in patch.terms]
+    return bool(options.get(MARK)) or any(term.strength != 0.0 for term in terms)

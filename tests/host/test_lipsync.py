@@ -30,13 +30,14 @@ from likeness_pack.adapters.errors import (
     PatchIncomplete,
 )
 from likeness_pack.adapters.families.musetalk import voice as voices
+from likeness_pack.adapters.families.musetalk.layout import PUBLISHED_WIDTHS, unet_shapes
 from likeness_pack.adapters.families.musetalk.voice import Voice
 from likeness_pack.adapters.families.unavglip.arch import NumberOfFaces
 from likeness_pack.faces.detect import detect_faces
 from likeness_pack.faces.errors import BadImage, FaceChoice, NoFaceFound
 from likeness_pack.faces.parts import ParsedFaces
 from likeness_pack.faces.types import FaceBatch
-from likeness_pack.inject import lip_clip, model_folders
+from likeness_pack.inject import lip_clip, model_folders, musetalk
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.host import folder_paths, model_management
 from likeness_pack.inject.lip_sync import LipSync, LipSyncOptions
@@ -160,6 +161,14 @@ def test_the_node_builds_the_hosts_unet_and_says_what_it_is(folder: Path, monkey
         ran(LikenessLoadMuseTalk, "identity.safetensors", "auto")
 
 
+def test_the_published_widths_fit_the_hosts_unet() -> None:
+    """All 686 tensors have their place and their shape in it, told without holding one of them."""
+    table = importlib.import_module("comfy.utils").unet_to_diffusers(musetalk.unet_config(PUBLISHED_WIDTHS))
+    renamed = {table[name]: torch.Size(shape) for name, shape in unet_shapes().items()}
+    places = musetalk._empty_model(PUBLISHED_WIDTHS, 849_900_000).diffusion_model.state_dict()
+    assert renamed == {name: place.shape for name, place in places.items()} and len(places) == 686
+
+
 def test_a_missing_tensor_is_named(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -205,6 +214,15 @@ def test_identity_changes_the_latent_and_its_removal_is_bit_equal(first_version:
     one, two = call(patched), call(other)
     assert not torch.allclose(one, before) and not torch.allclose(one, two)
     assert torch.equal(call(first_version), before)
+
+
+def test_the_common_node_applies_it_too(first_version: Any, adapter: Any, vae: Any) -> None:
+    own = apply_lip_identity(first_version, adapter, arcface_identity(), LipIdentityOptions(0.5, 1.0))
+    common = apply_identity(first_version, adapter, arcface_identity(), ApplyOptions(0.5))
+    assert torch.equal(call(own), call(common))
+    neither = apply_lip_identity(first_version, adapter, arcface_identity(), LipIdentityOptions(0.0, 0.0))
+    kept = [LipSync(one, vae, LipSyncOptions()).keeps_person for one in (own, common, neither, first_version)]
+    assert kept == [True, True, False, False]
 
 
 def test_both_strengths_0_are_bit_equal_and_the_lora_alone_is_not(first_version: Any, adapter: Any) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from likeness_pack.faces import lip_box, lip_mask, lip_paste, opencv_pixels
-from likeness_pack.faces.errors import BadLandmarks
 from likeness_pack.faces.types import Faces
 from torch import Tensor
 
@@ -61,22 +60,12 @@ def test_morphology_is_opencvs() -> None:
     assert np.array_equal(twice.numpy(), eroded > 0)
 
 
-def points68() -> Tensor:
-    points = torch.full((68, 2), 50.0)
-    points[0], points[16], points[8], points[29] = (
-        torch.tensor(p) for p in ((20.9, 40), (80.2, 40), (50, 95.7), (50, 55))
-    )
-    return points
-
-
-def test_the_box_of_68_points_has_its_middle_at_point_29() -> None:
-    assert lip_box.box_of_68(points68()) == (20, 15, 80, 95)
-    assert lip_box.box_of_68(points68(), shift=5) == (20, 25, 80, 95)
+def test_the_box_has_its_middle_line_where_it_is_told() -> None:
+    assert lip_box.box_around(20, 55, 80, 95) == (20, 15, 80, 95)
+    assert lip_box.box_around(20, 60, 80, 95) == (20, 25, 80, 95)
     # The upper half may not leave the picture; a box beyond its left edge is the detector's to replace.
-    assert lip_box.box_of_68(points68() - torch.tensor([0.0, 20.0])) == (20, 0, 80, 75)
-    assert lip_box.box_of_68(points68() - torch.tensor([30.0, 0.0])) is None
-    with pytest.raises(BadLandmarks, match="expected 68 points .68, 2., found .5, 2."):
-        lip_box.box_of_68(torch.zeros(5, 2))
+    assert lip_box.box_around(20, 35, 80, 75) == (20, 0, 80, 75)
+    assert lip_box.box_around(-10, 55, 50, 95) is None and lip_box.box_around(20, 99, 80, 95) is None
 
 
 def test_the_box_of_five_points() -> None:
