@@ -2,7 +2,8 @@
 
 ``python tools/train_avatar_emotion.py --clips DIR --base FILE --output FILE``. The base is the official checkpoint, or
 one of the same names; its audio adapters take part where it has them. Each clip is a safetensors file, see
-`training/avatar_clips.py`. Ctrl-C stops; the same command goes on where it stopped.
+`training/avatar_clips.py`; the node Save Emotion Clip writes them. Ctrl-C stops; the same command goes on where it
+stopped.
 Exit code 0: finished; 1: refused, with one sentence; 2: wrong usage; 130: stopped.
 """
 
