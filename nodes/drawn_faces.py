@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .common import FACES, Schema, number
+from .common import FACES, IDENTITY, Schema, number, with_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..adapters.identity import Identity
     from ..faces.types import FaceBatch
     from ..training.demo.conditioning import AttributeTokens
 
@@ -147,4 +148,50 @@ class LikenessDrawnPrompt:
         return [[tokens, {}]], [[tokens * 0, {}]], expected_faces(asked, size)
 
 
-NODES = (LikenessDrawFaces, LikenessLoadDrawnModel, LikenessDrawnPrompt)
+class LikenessIdentitySheet:
+    """Pictures in rows, with the measured identity distance as captions."""
+
+    DISPLAY_NAME = "Identity Sheet"
+    CATEGORY = "Likeness/identity"
+    DESCRIPTION = "Puts up to three sets of pictures under a reference and writes how far their faces are from it."
+    RETURN_TYPES = ("IMAGE", "STRING")
+    RETURN_NAMES = ("sheet", "report")
+    OUTPUT_TOOLTIPS = ("The sheet.", "The captions as text.")
+    FUNCTION = "make"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
+        """Inputs as the host asks for them."""
+        optional: dict[str, Any] = {}
+        for place in (1, 2, 3):
+            optional |= {
+                f"images_{place}": ("IMAGE", {"tooltip": f"Pictures of row {place}."}),
+                f"identity_{place}": (IDENTITY, {"tooltip": f"Their faces, by the reference's encoder (row {place})."}),
+                f"name_{place}": ("STRING", {"default": f"row {place}", "tooltip": f"Name of row {place}."}),
+            }
+        side = {"default": 192, "min": 32, "max": 1024, "step": 8, "tooltip": "Height of each picture on the sheet."}
+        return {
+            "required": {
+                "reference": ("IMAGE", {"tooltip": "The reference pictures."}),
+                "identity": (IDENTITY, {"tooltip": "Their identity."}),
+                "side": ("INT", side),
+            },
+            "optional": optional,
+        }
+
+    def make(self, reference: Tensor, identity: Identity, side: int, **given: Any) -> dict[str, Any]:
+        """Measure and write."""
+        from ..evaluation.identity_sheet import SheetRow, identity_sheet
+
+        rows = [SheetRow("reference", reference)]
+        rows += [
+            SheetRow(given[f"name_{place}"], given[f"images_{place}"], given.get(f"identity_{place}"))
+            for place in (1, 2, 3)
+            if given.get(f"images_{place}") is not None
+        ]
+        sheet, report = identity_sheet(identity, rows, side)
+        return with_text(report, sheet, report)
+
+
+NODES = (LikenessDrawFaces, LikenessLoadDrawnModel, LikenessDrawnPrompt, LikenessIdentitySheet)
