@@ -23,7 +23,7 @@ from likeness_pack.adapters.families.dreamid.layout import (
 )
 from likeness_pack.adapters.identity import EMBEDDING, Identity
 from likeness_pack.faces.errors import BadLandmarks
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
