@@ -341,3 +341,36 @@ def test_a_restored_crop_of_another_size_is_pasted_at_the_same_place() -> None:
     first, _ = paste_swaps(images, done.faces, done.crops)
     second, _ = paste_swaps(images, done.faces, wide)
     assert float((first - second).abs().max()) < 0.02
+
+
+def test_wide_layers_on_the_cpu_are_the_same_convolutions() -> None:
+    from likeness_pack.adapters.swappers.reswapper.winograd import convolve, kernels_for
+    from torch import nn
+
+    layer = nn.Conv2d(512, 520, 3).requires_grad_(False)
+    features = torch.randn(3, 512, 8, 10, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        kernels = kernels_for(layer, features, 6, 8)
+        assert kernels is not None and kernels.shape == (16, 520, 512)
+        torch.testing.assert_close(convolve(layer, kernels, features), layer(features), atol=1e-5, rtol=1e-5)
+        assert kernels_for(layer, features, 7, 8) is None and kernels_for(layer, features, 128, 64) is None
+        assert kernels_for(nn.Conv2d(256, 512, 3), features, 6, 8) is None
+        assert kernels_for(nn.Conv2d(512, 512, 3, stride=2), features, 6, 8) is None
+    assert kernels_for(layer, features, 6, 8) is None
+
+
+def test_batches_of_a_wide_network_are_the_same_as_one_by_one() -> None:
+    from likeness_pack.adapters.swappers.reswapper.arch import SwapNetwork
+
+    torch.manual_seed(0)
+    network = SwapNetwork((4, 8, 512, 512), blocks=1).eval().requires_grad_(False)
+    crops, source = (
+        noise(3, 3, 32, 32),
+        normalize(torch.randn(3, 512, generator=torch.Generator().manual_seed(3)), dim=-1),
+    )
+    slow = network(crops, source)
+    with torch.inference_mode():
+        together = network(crops, source)
+        single = torch.cat([network(crops[i : i + 1], source[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, slow, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, single, atol=1e-5, rtol=0)

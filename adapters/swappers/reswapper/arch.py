@@ -11,11 +11,14 @@ from torch.nn import functional
 
 from ...layers.casting import Linear
 from ...layers.casting_conv import Conv2d
+from .winograd import convolve, kernels_for
 
 LATENT = 512
 SLOPE = 0.2
 # Of the authors' own instance norm; torch's layer has a larger one by default.
 EPSILON = 1e-8
+# Bytes of one map that still stay near a CPU while the next layer reads it.
+_CACHE = 1 << 22
 
 
 class StyleBlock(nn.Module):
@@ -35,8 +38,8 @@ class StyleBlock(nn.Module):
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
         """(B, C, H, W), (B, latent) -> (B, C, H, W)."""
-        inner = functional.relu(_styled(self.conv1(_mirrored(features, 1)), self.style1(latent)))
-        return features + _styled(self.conv2(_mirrored(inner, 1)), self.style2(latent))
+        inner = functional.relu(_styled(_convolved(self.conv1, features), self.style1(latent)))
+        return features + _styled(_convolved(self.conv2, inner), self.style2(latent))
 
 
 class SwapNetwork(nn.Module):
@@ -75,13 +78,33 @@ class SwapNetwork(nn.Module):
 
     def forward(self, target: Tensor, latent: Tensor) -> Tensor:
         """(B, 3, S, S) 0..1, (B, latent) -> (B, 3, S, S) 0..1."""
-        features = self.target_encoder(_mirrored(target, 3))
+        lane = self._lane(target)
+        features = torch.cat([self.target_encoder(_mirrored(part, 3)) for part in target.split(lane)])
         for block in self.style_blocks:
             features = block(features, latent)
-        features = self.decoder(_doubled(features))
+        height, width = 2 * features.shape[2], 2 * features.shape[3]
+        kernels = kernels_for(self.decoder[0], features, height, width)  # type: ignore[arg-type]
+        return torch.cat([self._decoded(part, kernels) for part in features.split(lane)])
+
+    def _decoded(self, features: Tensor, kernels: Tensor | None) -> Tensor:
+        first, slope = self.decoder
+        doubled = functional.pad(_doubled(features), (1,) * 4) if kernels is not None else _doubled(features)
+        features = slope(convolve(first, kernels, doubled))  # type: ignore[arg-type]
         features = self.decoderPart1(_doubled(features))
         swapped: Tensor = self.decoderPart2(_mirrored(features, 3))
         return (torch.tanh(swapped) + 1) / 2
+
+    def _lane(self, target: Tensor) -> int:
+        """Pictures that go through the large maps together: on a CPU as many as its cache holds."""
+        if target.device.type != "cpu":
+            return len(target) or 1
+        each = self.target_encoder[0].out_channels * target[:1, 0].numel() * target.element_size()
+        return max(1, int(_CACHE // max(1, each)))  # type: ignore[operator]
+
+
+def _convolved(layer: Conv2d, features: Tensor) -> Tensor:
+    kernels = kernels_for(layer, features, *features.shape[2:])
+    return convolve(layer, kernels, _mirrored(features, 1))
 
 
 def _styled(features: Tensor, style: Tensor) -> Tensor:
