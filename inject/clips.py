@@ -63,7 +63,7 @@ def clip_file(name: str, video: Any = None) -> Iterator[Path]:
     if video is None:
         yield _named(name)
         return
-    source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
+    source = _stream_source(video)
     if isinstance(source, str | Path):
         yield Path(source)
         return
@@ -76,6 +76,15 @@ def clip_file(name: str, video: Any = None) -> Iterator[Path]:
         else:
             path.write_bytes(source.getvalue())
         yield path
+
+
+def _stream_source(video: Any) -> Any:
+    """Path or bytes of a VIDEO; None where it has to be saved first."""
+    try:
+        return video.get_stream_source() if hasattr(video, "get_stream_source") else None
+    except ValueError:
+        # Upstream 0.3.64 asks PyAV for a container without naming one when the frames lie in memory.
+        return None
 
 
 def _named(name: str) -> Path:
