@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
-from ...family import Family, Kind, Licence, Match
+from ...family import Family, Hyper, Kind, Licence, Match
 from .arch import HEAD_WIDTH, POSITIONS, WhisperEncoderNetwork
 from .encoder import WhisperEncoder
 from .mel import BANDS
@@ -63,7 +63,7 @@ class WhisperFamily(Family):
             inner = header.shape(prefix + _INNER[layout])
             if header.shape(prefix + positions) == (POSITIONS, width) and inner and inner[1:] == (width,):
                 layers = {name.split(".")[0] for name in header.with_prefix(prefix + _LAYERS[layout])}
-                hyper = {"width": width, "layers": len(layers), "inner": inner[0], "prefix": prefix}
+                hyper: Hyper = {"width": width, "layers": len(layers), "inner": inner[0], "prefix": prefix}
                 return Match(self, layout, hyper)
         return f"no positions of shape {(POSITIONS, width)} with layers beside {prefix}conv1.weight"
 

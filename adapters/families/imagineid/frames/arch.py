@@ -114,11 +114,12 @@ class FrameAdapters(nn.Module):
 def sizes_of(network: FrameAdapters) -> FrameSizes:
     """The network's sizes."""
     text, space = network.textual_inversion, network.spatial_conditional
+    rows = space.state_dict()
     return FrameSizes(
         identity=text.identity.in_features,
         emotion=text.emotion.in_features,
         words=text.out.out_features // text.context,
         context=text.context,
-        levels=tuple(int(layer.weight.shape[0]) for layer in space.zero_out),  # type: ignore[arg-type,union-attr]
+        levels=tuple(int(rows[f"zero_out.{number}.weight"].shape[0]) for number in range(len(space.zero_out))),
         hidden=text.identity.out_features,
     )
