@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,7 @@ def _model(chosen: argparse.Namespace, facts: DreamIdFacts, width: int) -> tuple
         found = adapter.report.title if not isinstance(adapter, DreamIdAdapter) else "one for another face encoder"
         cure = "start from a file that this command wrote"
         raise BadCheckpoint(chosen.start.name, expected="a DreamID file for this encoder", found=found, cure=cure)
-    told = {"prediction": adapter.facts.prediction, "timesteps": adapter.facts.timesteps, "base": adapter.facts.base}
-    return model_of(adapter), DreamIdFacts(facts.face_encoder, adapter.facts.prompt, **told)
+    return model_of(adapter), replace(adapter.facts, face_encoder=facts.face_encoder)
 
 
 def _train(chosen: argparse.Namespace) -> int:

@@ -303,7 +303,11 @@ def _times(latents: Tensor, timestep: int) -> Tensor:
 def _joined(parts: Sequence[Prepared]) -> Prepared:
     names = TripletRows.__dataclass_fields__
     rows = TripletRows(*(torch.cat([getattr(part.rows, name) for part in parts]) for name in names))
-    told = [part.conditions for part in parts]
-    fields = ("target", "source", "embedding", "landmarks")
-    joined = (torch.cat([getattr(one, name) for one in told]) for name in fields)
-    return Prepared(rows, Conditions(*joined, told[0].text), torch.cat([part.clean for part in parts]))
+    told = Conditions(
+        torch.cat([part.conditions.target for part in parts]),
+        torch.cat([part.conditions.source for part in parts]),
+        torch.cat([part.conditions.embedding for part in parts]),
+        torch.cat([part.conditions.landmarks for part in parts]),
+        parts[0].conditions.text,
+    )
+    return Prepared(rows, told, torch.cat([part.clean for part in parts]))

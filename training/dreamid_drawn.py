@@ -7,7 +7,6 @@ form on persons of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +23,7 @@ from .drawn_faces.parameters import (
     sample_identities,
 )
 from .dreamid_data import TripletBatch, TripletRows
+from .dreamid_losses import encoder_crops
 from .seeds import generator_for
 
 SIZE = 32
@@ -66,8 +66,8 @@ def drawn_triplets(count: int, *seed: int | str, size: int = SIZE) -> DrawnTripl
     others = IdentityParameters(values)
     first, second = (sample_attributes(count, generator).replaced(**STILL) for _ in range(2))
     source, truth, target = draw(people, first, size), draw(people, second, size), draw(others, second, size)
-    pictures = (one.images.movedim(-1, 1).contiguous() for one in (source, target, truth))
-    rows = TripletRows(*pictures, source.landmarks5, truth.landmarks5, target.landmarks)
+    a1, b_, a2 = (one.images.movedim(-1, 1).contiguous() for one in (source, target, truth))
+    rows = TripletRows(a1, b_, a2, source.landmarks5, truth.landmarks5, target.landmarks)
     return DrawnTriplets(TripletBatch(rows), people, others, second)
 
 
@@ -232,18 +232,10 @@ def pose_error(reading: Reading, attributes: Attributes) -> Tensor:
     return (reading.pose - wanted).norm(dim=1)
 
 
-def aligned(pictures: Tensor, landmarks5: Tensor) -> Tensor:
-    """Crops (B, 3, 112, 112) of -1..1."""
-    from ..faces.align import align_matrix
-    from ..faces.warp import warp
-
-    return warp(pictures, align_matrix(landmarks5, "arcface", 112), 112) * 2 - 1
-
-
-def encoder_of(persons: int, views: int, *seed: Sequence[int] | int | str) -> LinearEncoder:
-    """The encoder of drawn faces."""
-    generator = generator_for(*seed)  # type: ignore[arg-type]
+def encoder_of(persons: int, views: int, *seed: int | str) -> LinearEncoder:
+    """The encoder of drawn faces, made of ``views`` pictures of each of ``persons``; ``seed`` alone decides them."""
+    generator = generator_for(*seed)
     people = sample_identities(persons, generator).repeated(views)
     faces = draw(people, sample_attributes(persons * views, generator).replaced(**STILL), SIZE)
-    crops = aligned(faces.images.movedim(-1, 1), faces.landmarks5)
+    crops = encoder_crops(faces.images.movedim(-1, 1), faces.landmarks5)
     return LinearEncoder(crops.unflatten(0, (persons, views)))

@@ -30,8 +30,12 @@ class Codec(Protocol):
 
 def embedded(embed: Embed, pictures: Tensor, landmarks5: Tensor) -> Tensor:
     """Unit embeddings (B, D) of the faces in pictures (B, 3, S, S) of 0..1 whose landmarks5 (B, 5, 2) are known."""
-    crops = warp(pictures, align_matrix(landmarks5, "arcface", ENCODER_SIZE), ENCODER_SIZE)
-    return functional.normalize(embed(crops * 2 - 1).float(), dim=1)
+    return functional.normalize(embed(encoder_crops(pictures, landmarks5)).float(), dim=1)
+
+
+def encoder_crops(pictures: Tensor, landmarks5: Tensor) -> Tensor:
+    """Crops (B, 3, 112, 112) of -1..1 in ArcFace's template, of pictures (B, 3, S, S) of 0..1; gradients flow."""
+    return warp(pictures, align_matrix(landmarks5, "arcface", ENCODER_SIZE), ENCODER_SIZE) * 2 - 1
 
 
 def identity_loss(embed: Embed, pictures: Tensor, landmarks5: Tensor, source: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ saw beside its own, and the identity's keys and values beside the text's. The sa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +43,6 @@ class Conditions:
     embedding: Tensor
     landmarks: Tensor
     text: Tensor
-
-    def rows(self, part: slice) -> Conditions:
-        """Some of the swaps."""
-        told = (one[part] for one in (self.target, self.source, self.embedding, self.landmarks))
-        return Conditions(*told, self.text)
 
 
 class _SelfAttention:
@@ -163,7 +158,7 @@ class SwapModel(nn.Module):
         return output if self._pose is None else output + self._pose
 
     @contextmanager
-    def plain(self) -> Any:
+    def plain(self) -> Iterator[None]:
         """Within the block SwapNet is the base UNet: no source, no identity, no landmarks."""
         notes = [one.note for one in self._notes]
         pose, self._pose = self._pose, None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ...checkpoint import CheckpointHeader
 from ...errors import BadCheckpoint, KeyMismatch
@@ -189,7 +190,9 @@ def read_facts(header: CheckpointHeader, sizes: Sizes) -> DreamIdFacts:
 def _facts(header: CheckpointHeader, said: dict[str, str]) -> DreamIdFacts:
     try:
         timesteps = tuple(int(one) for one in said["timesteps"].split(","))
-        whole = {name: int(said[name]) for name in ("head_channels", "points", "steps", "triplets", "size")}
+        whole: dict[str, Any] = {
+            name: int(said[name]) for name in ("head_channels", "points", "steps", "triplets", "size")
+        }
     except ValueError as error:
         raise _refused(header, "numbers in the metadata", str(error)) from error
     falling = list(timesteps) == sorted(set(timesteps), reverse=True)
@@ -198,8 +201,14 @@ def _facts(header: CheckpointHeader, said: dict[str, str]) -> DreamIdFacts:
         raise _refused(header, f"prediction {' or '.join(PREDICTIONS)}, falling timesteps of 0..999", found)
     if whole["head_channels"] < 1:
         raise _refused(header, "head_channels above 0", said["head_channels"])
-    texts = {name: said[name] for name in ("face_encoder", "prompt", "base", "prediction")}
-    return DreamIdFacts(**texts, timesteps=timesteps, **whole)
+    return DreamIdFacts(
+        face_encoder=said["face_encoder"],
+        prompt=said["prompt"],
+        base=said["base"],
+        prediction=said["prediction"],
+        timesteps=timesteps,
+        **whole,
+    )
 
 
 def _refused(header: CheckpointHeader, expected: str, found: str) -> BadCheckpoint:
