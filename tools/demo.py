@@ -2,7 +2,9 @@
 up first.
 
 1. identity_check: who is on the photos, and is the altered copy of a person that person?
-2. fact_portrait: a photo, a face encoder and a FACT adapter make a portrait, with the user's weights or with stand-ins.
+2. fact_portrait: a photo, a face encoder and a FACT adapter make a portrait, where the user's weights are there. On a
+   fresh machine the small weights that come with the pack do the same with drawn persons instead: new pictures of the
+   person given as reference beside the plain model's, with the measured identity distance as captions.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +28,8 @@ from likeness_path import register  # noqa: E402
 # stand-in.
 BASE_MODEL, ENCODER, ADAPTER = "Base model (SD1.5)", "Encoder (TransFace-S)", "Adapter (FACT)"
 PUBLISHED = ("transface_s_ms1mv2_fact", "fact_maj")
+# The small weights of the pack that the ordinary loaders read, by their model folder.
+DRAWN = {"face_encoders": "drawn_encoder.safetensors", "face_adapters": "drawn_fact.safetensors"}
 TEXT_KEYS = "1.1.transformer_blocks.0.attn2.to_k.weight"
 BASE_HINT = "any SD1.5 checkpoint (about 2 GB, under its own licence) in models/checkpoints"
 
@@ -135,6 +140,26 @@ def write_standins(models: Path) -> dict[str, Path]:
     return paths
 
 
+def place_drawn_weights(models: Path) -> bool:
+    """Copy the pack's small weights to the model folders; False where the pack came without them."""
+    sources = {folder: ROOT / "demo_weights" / name for folder, name in DRAWN.items()}
+    if not all(source.is_file() for source in sources.values()):
+        return False
+    for folder, source in sources.items():
+        (models / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, models / folder / source.name)
+    return True
+
+
+def run_drawn_portrait(host: ComfyProcess) -> None:
+    """Drawn person -> identity -> FACT on the small base model -> pictures with their identity distance."""
+    print("\n== drawn_fact_portrait: drawn person -> identity -> FACT -> new pictures, beside the plain model's")
+    outputs = host.run(load_workflow("drawn_fact_portrait"), timeout=1800.0)
+    print(texts(outputs, "15"))
+    show_pictures(host, outputs)
+    print(real_sentence())
+
+
 def run_portrait(host: ComfyProcess, files: Mapping[str, Path], real: bool) -> None:
     """Photo -> identity -> FACT on SD1.5 -> picture."""
     print("\n== fact_portrait: photo -> identity -> FACT on SD1.5 -> picture")
@@ -154,6 +179,16 @@ def run_portrait(host: ComfyProcess, files: Mapping[str, Path], real: bool) -> N
 
 def noise_sentence() -> str:
     """One line: why the picture is noise, and which files make it real."""
+    return f"This picture is noise by construction, since stand-ins have no trained weights; {files_sentence()}"
+
+
+def real_sentence() -> str:
+    """One line: these are drawings, and which files make portraits of photos."""
+    return f"These are drawn persons at 64 pixels; for photos, {files_sentence()}"
+
+
+def files_sentence() -> str:
+    """The files that make the portrait real."""
     from likeness_pack.adapters.model_table import published_file
 
     named = [published_file(name) for name in PUBLISHED]
@@ -161,10 +196,7 @@ def noise_sentence() -> str:
         f"{file.file} ({file.size_text}, {file.weight_licence or 'licence not stated'}) in models/{file.folder}"
         for file in named
     ]
-    return (
-        "This picture is noise by construction, since stand-ins have no trained weights; these files make it real: "
-        + "; ".join([*told, BASE_HINT])
-    )
+    return "these files make it real: " + "; ".join([*told, BASE_HINT])
 
 
 def show_pictures(host: ComfyProcess, outputs: Mapping[str, Any]) -> None:
@@ -183,11 +215,15 @@ def main() -> int:
     write_photos(base / "input")
     files = usable_files(base / "models")
     real = len(files) == 3
-    if not real:
+    drawn = not real and place_drawn_weights(base / "models")
+    if not real and not drawn:
         files = write_standins(base / "models")
     with ComfyProcess(base) as host:
         run_identity_check(host)
-        run_portrait(host, files, real)
+        if drawn:
+            run_drawn_portrait(host)
+        else:
+            run_portrait(host, files, real)
     return 0
 
 

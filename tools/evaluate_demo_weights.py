@@ -110,23 +110,23 @@ def summary(rows: Mapping[str, Sequence[Figures]]) -> dict[str, float]:
         "attribute_points_lost": 100 * (plain["attribute_accuracy"] - fact["attribute_accuracy"]),
     }
     curve = {name: _curve(models, name) for name in ADAPTERS}
-    if curve.get("fact_plain") and curve.get("fact_without_fair"):
+    if curve.get("fact_short") and curve.get("fact_without_fair"):
         shared = max(
             min(one["identity_distance"] for one in curve[name].values())
-            for name in ("fact_plain", "fact_without_fair")
+            for name in ("fact_short", "fact_without_fair")
         )
         changes = {
-            name: at_distance(curve[name], shared, "outside_change") for name in ("fact_plain", "fact_without_fair")
+            name: at_distance(curve[name], shared, "outside_change") for name in ("fact_short", "fact_without_fair")
         }
         told |= {
-            "outside_change_with_fair": changes["fact_plain"],
+            "outside_change_with_fair": changes["fact_short"],
             "outside_change_without_fair": changes["fact_without_fair"],
-            "outside_change_lower_by": 1 - changes["fact_plain"] / changes["fact_without_fair"],
+            "outside_change_lower_by": 1 - changes["fact_short"] / changes["fact_without_fair"],
             "at_identity_distance": shared,
         }
-    if "fact_plain@1" in models and "fact_without_shuffle@1" in models:
+    if "fact_short@1" in models and "fact_without_shuffle@1" in models:
         told |= {
-            "leak_with_shuffle": models["fact_plain@1"]["leak"],
+            "leak_with_shuffle": models["fact_short@1"]["leak"],
             "leak_without_shuffle": models["fact_without_shuffle@1"]["leak"],
         }
     return told
