@@ -146,7 +146,7 @@ def choose_encoder(wanted: str = "auto") -> str:
 def _encoder(name: str) -> Any:
     try:
         codec = pyav().Codec(name, "w")
-    except (*failures(), ValueError):
+    except failures(ValueError):
         return None
     return codec if codec.type == "video" else None
 

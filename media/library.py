@@ -31,9 +31,9 @@ def pyav() -> Any:
         ) from cause
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What PyAV and the disk raise when a file cannot be read or written."""
-    return (pyav().error.FFmpegError, OSError)
+def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What PyAV and the disk raise when a file cannot be read or written, and ``more``."""
+    return (pyav().error.FFmpegError, OSError, *more)
 
 
 @contextmanager

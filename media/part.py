@@ -46,7 +46,8 @@ def read_part(path: Path, first: int = 0, count: int | None = None, on_frame: On
         BadClip: not a clip, damaged, or no such frame.
     """
     facts = read_facts(path)
-    frames, stamps = [], []
+    frames: list[Tensor] = []
+    stamps: list[int] = []
     last = 0
     for part in read_frames(path, CHUNK, facts=facts, first=first, count=count):
         frames.append(part.frames)

@@ -192,7 +192,7 @@ class ClipWriter:
         try:
             self._add_beside(copy, audio)
             self._container.start_encoding()
-        except (*failures(), ValueError) as cause:
+        except failures(ValueError) as cause:
             raise self._refused(cause) from cause
 
     def _encode(self, frame: Tensor, stamp: int, duration: int) -> None:
@@ -268,7 +268,7 @@ class ClipWriter:
         """Leave no file behind; what goes wrong on the way matters less than the error that led here."""
         try:
             self._close()
-        except (*failures(), ValueError) as cause:
+        except failures(ValueError) as cause:
             _LOG.debug("closing a discarded clip: %s", cause)
         self._partial.unlink(missing_ok=True)
 
