@@ -86,7 +86,9 @@ def scaled_operations() -> Any:
     base = ops.scaled_fp8_ops(fp8_matrix_mult=False, scale_input=False, override_dtype=None)
 
     class Operations(base):  # type: ignore[misc, valid-type]
-        class Linear(base.Linear):  # type: ignore[misc, name-defined]
+        class Linear(base.Linear):  # type: ignore[name-defined]
+            weight: Tensor
+
             def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
                 stored = state.get(f"{prefix}weight")
                 if stored is not None and stored.dtype == FP8:

@@ -52,7 +52,7 @@ class SoundBank(Shared):
         """Keys and values (B, T, 16, inner) of an adapter; negative rows of the batch hear silence."""
         key = (call.pattern, call.batch, call.frames, call.window, call.total, like.device)
         places = self._places.get(key, lambda: self._table(call).to(like.device))
-        k, v = (part.to(like)[places].flatten(2, 3) for part in self._pairs[index])
+        k, v = (part[places].flatten(2, 3).to(like) for part in self._pairs[index])
         return k, v
 
     def _table(self, call: AvatarCall) -> Tensor:
