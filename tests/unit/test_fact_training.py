@@ -18,6 +18,7 @@ from likeness_pack.training.fact.models import FaceIDModel, FactModel, Resampler
 from likeness_pack.training.fact.options import AdapterOptions, BadOptions
 from likeness_pack.training.fact.people import BadMaterial, People
 from likeness_pack.training.fact.task import AdapterTask
+from likeness_pack.training.fact.trainer import AdapterTrainer
 from likeness_pack.training.loop import LoopOptions, TrainingFailed, train
 
 diffusers = pytest.importorskip("diffusers")
@@ -359,3 +360,18 @@ def test_a_loss_that_is_not_a_number_stops_the_run(unet, tmp_path):
     finally:
         model.attached.close()
     assert isinstance(model.attached, AttachedGatedLayers) and not (tmp_path / "state.safetensors").exists()
+
+
+def test_trainer_stops_goes_on_previews_and_saves(unet, tmp_path):
+    model = FactModel(unet, 16, SHAPE)
+    trainer = AdapterTrainer(unet, model, people(), OPTIONS, 1e-2, tmp_path / "state.safetensors")
+    assert trainer.run(stop_after=2) == 2 and trainer.run() == OPTIONS.steps
+    plain, shown = trainer.preview(torch.tensor([0, 3]), steps=2)
+    assert plain.shape == shown.shape == (2, 4, 8, 8) and not torch.equal(plain, shown)
+    trainer.save(tmp_path / "adapter.safetensors")
+    trainer.close()
+    assert read_header(tmp_path / "adapter.safetensors").metadata["finished_steps"] == "6"
+    other = AdapterTrainer(unet, FactModel(unet, 16, SHAPE), people(), OPTIONS)
+    again, _ = other.preview(torch.tensor([0, 3]), steps=2)
+    other.close()
+    assert torch.equal(again, plain)

@@ -1,0 +1,185 @@
+"""The small base model in the host: same numbers as the trained network, and the whole drawn workflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from host_inprocess import engine
+from likeness_pack import nodes as ours
+from likeness_pack.adapters import registry
+from likeness_pack.adapters.checkpoint import read_header
+from likeness_pack.adapters.errors import BadCheckpoint, MissingModelFile
+from likeness_pack.inject import drawn_model, model_folders
+from likeness_pack.inject.host import folder_paths
+from likeness_pack.training.demo.autoencoder import Autoencoder, published_tensors
+from likeness_pack.training.demo.requests import asked_attributes, prompt_network, prompt_tokens
+from pack import ROOT
+
+WEIGHTS = ROOT / "demo_weights"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    engine()
+    return drawn_model.load_drawn_model()
+
+
+@pytest.fixture(scope="module")
+def placed() -> Iterator[None]:
+    """The pack's folder among the places where the ordinary loaders look."""
+    engine()
+    model_folders.register_model_folders()
+    table = folder_paths().folder_names_and_paths
+    for name in ("face_encoders", "face_adapters"):
+        table[name][0].append(str(WEIGHTS))
+    yield
+    for name in ("face_encoders", "face_adapters"):
+        table[name][0].remove(str(WEIGHTS))
+
+
+def test_the_weights_are_small_and_known_to_their_loaders() -> None:
+    files = sorted(WEIGHTS.glob("*.safetensors"))
+    assert len(files) == 5 and sum(path.stat().st_size for path in files) < 30e6
+    adapter = registry.describe(WEIGHTS / "drawn_fact.safetensors", kind="adapter")
+    encoder = registry.describe(WEIGHTS / "drawn_encoder.safetensors", kind="encoder")
+    assert (adapter.family, encoder.family) == ("fact", "transface")
+    for path in files:
+        assert "no photographs" in read_header(path).metadata["note"]
+
+
+def test_the_hosts_unet_gives_the_trained_networks_numbers(loaded: Any) -> None:
+    """The host's SD1.5 class against diffusers' UNet with the same weights."""
+    diffusers = pytest.importorskip("diffusers")
+    from likeness_pack.adapters.checkpoint import load_tensors
+    from likeness_pack.training.dreamid_names import to_diffusers
+
+    header = read_header(WEIGHTS / drawn_model.BASE)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=tuple(json.loads(header.metadata["widths"])),
+        cross_attention_dim=768,
+        attention_head_dim=8,
+    ).eval()
+    tensors = to_diffusers(load_tensors(header, drawn_model.UNET_PREFIX))
+    unet.load_state_dict({name: one.float() for name, one in tensors.items()})
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    text, times = torch.randn(2, 4, 768, generator=generator) * 0.3, torch.tensor([40, 800])
+    with torch.no_grad():
+        wanted = unet(latents, times, encoder_hidden_states=text).sample
+        got = loaded.model.model.diffusion_model(latents, timesteps=times, context=text, transformer_options={})
+    assert torch.allclose(got, wanted, atol=3e-4)
+
+
+def test_the_hosts_vae_is_the_trained_autoencoder(loaded: Any) -> None:
+    """A picture through the host's VAE comes back, and latents carry SD1.5's scale."""
+    from likeness_pack.training.demo.requests import drawn_person
+
+    images, _, _ = drawn_person(11, asked_attributes({}, 3, 1.0, 2), 64)
+    with torch.inference_mode():
+        latents = loaded.vae.encode(images)
+        back = loaded.vae.decode(latents)
+    assert latents.shape == (3, 4, 8, 8) and 0.5 < float((latents * 0.18215).std()) < 2.0
+    assert float((back.float() - images).abs().mean()) < 0.06
+
+
+def test_a_narrow_autoencoder_is_the_same_at_the_published_width() -> None:
+    narrow = Autoencoder((4, 8, 8, 12)).eval()
+    with torch.no_grad():
+        for parameter in narrow.parameters():
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.05
+            )
+    wide = Autoencoder().eval()
+    tensors = published_tensors(narrow)
+    assert float(tensors.pop("vae_scale")) == pytest.approx(0.18215)
+    wide.load_state_dict(tensors)
+    images = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        latents = narrow.encode(images)
+        assert torch.allclose(wide.encode(images), latents, atol=1e-5)
+        assert torch.allclose(wide.decode(latents), narrow.decode(latents), atol=1e-5)
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    engine()
+    with pytest.raises(MissingModelFile, match="install the pack again"):
+        drawn_model.load_drawn_model(tmp_path)
+    (tmp_path / drawn_model.BASE).write_bytes((WEIGHTS / "drawn_encoder.safetensors").read_bytes())
+    with pytest.raises(BadCheckpoint, match="base model for drawn faces"):
+        drawn_model.load_drawn_model(tmp_path)
+
+
+def test_a_prompt_moves_the_picture(loaded: Any) -> None:
+    prompt = prompt_network(loaded.prompt, loaded.context, loaded.tokens)
+    left, right = (prompt_tokens(prompt, asked_attributes({"yaw": yaw}, 1, 0.0, 0)) for yaw in (-30.0, 30.0))
+    assert left.shape == (1, 4, 768) and float((left - right).abs().max()) > 0.05
+
+
+def run(name: str) -> dict[str, tuple[Any, ...]]:
+    """Outputs of every node of a workflow, by title, through node classes of ours and of the host."""
+    from likeness_pack.inject.host import import_first
+
+    host = import_first("nodes", "comfy.nodes.base_nodes")
+    known = {**getattr(host, "NODE_CLASS_MAPPINGS", {}), **ours.NODE_CLASS_MAPPINGS}
+    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    done: dict[str, tuple[Any, ...]] = {}
+
+    def result(number: str) -> tuple[Any, ...]:
+        if number not in done:
+            node = graph[number]
+            kind = known[node["class_type"]]
+            given = {
+                key: result(value[0])[value[1]] if isinstance(value, list) else value
+                for key, value in node["inputs"].items()
+            }
+            found = getattr(kind(), kind.FUNCTION)(**given)
+            done[number] = found["result"] if isinstance(found, dict) else found
+        return done[number]
+
+    with torch.inference_mode():
+        for number, node in graph.items():
+            if node["class_type"] != "SaveImage":
+                result(number)
+    return {graph[number]["_meta"]["title"]: found for number, found in done.items()}
+
+
+def test_the_drawn_workflow_brings_the_person_nearer(placed: None) -> None:
+    from likeness_pack.evaluation.identity_sheet import mean_distance
+
+    done = run("drawn_fact_portrait")
+    reference = done["Identity"][0]
+    plain, person = (
+        mean_distance(reference, done[title][0]) for title in ("Identities, plain", "Identities, with the person")
+    )
+    assert person < 0.8 * plain
+    sheet, report = done["Sheet"]
+    assert sheet.shape[1] > 3 * 192 and f"with FACT: identity distance to the reference {person:.2f}" in report
+    assert torch.equal(done["Drawn person"][0], done["Drawn person"][0].clamp(0, 1))
+
+
+def test_no_strength_is_the_plain_model(placed: None) -> None:
+    """The identity at strength 0 changes nothing, bit by bit."""
+    from host_inprocess import conditioning, sample
+    from likeness_pack.adapters.encoders.base import encode_photos
+    from likeness_pack.inject.apply import ApplyOptions, apply_identity
+    from likeness_pack.inject.loaded import LoadedAdapter
+    from likeness_pack.inject.loaded_networks import LoadedEncoder
+    from likeness_pack.training.demo.requests import drawn_person
+
+    model = drawn_model.load_drawn_model().model
+    images, masks, faces = drawn_person(3, asked_attributes({}, 1, 0.0, 0), 96)
+    encoder = LoadedEncoder(registry.load(WEIGHTS / "drawn_encoder.safetensors", kind="encoder"))
+    identity = encode_photos(encoder, images, faces, masks, "best", "error", None)
+    adapter = LoadedAdapter(registry.load(WEIGHTS / "drawn_fact.safetensors", kind="adapter"))
+    text = conditioning("SD15", tokens=4)
+    plain = sample(model, text, text)
+    assert torch.equal(sample(apply_identity(model, adapter, identity, ApplyOptions(strength=0.0)), text, text), plain)
+    assert not torch.equal(
+        sample(apply_identity(model, adapter, identity, ApplyOptions(strength=1.0)), text, text), plain
+    )
