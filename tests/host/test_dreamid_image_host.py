@@ -281,7 +281,7 @@ def test_crops_are_swapped_and_pasted_back(one: Trained) -> None:
     crops, cut, count = LikenessCropFaces().crop(images, faces, 128, "ffhq_512")
     drawn = LikenessDreamIDLandmarks().draw(images, cut, "5")["result"][0]
     assert drawn.shape == (2, 128, 128, 3)
-    assert float(drawn[0, 54:68, 40:56].max()) == 1.0, "the left eye lies where the template has it"
+    assert float(drawn[0, 54:68, 40:56].max()) > 0.5, "the left eye lies where the template has it"
     result = LikenessApplyDreamID().apply(
         one.vae, crops, pictures(1), PROMPT, person(), 1, 1.0, 1.0, one.loaded, drawn
     )  # fmt: skip
