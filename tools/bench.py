@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -137,25 +138,49 @@ def leaking(folder: Path, pictures: int = 5) -> Iterator[Ratio]:
 
 
 def swapping(folder: Path, rounds: int) -> Iterator[Ratio]:
-    """ReSwapper's layout at small width and 64 pixels over eight crops at once, against one by one.
+    """Eight faces swapped at once against one by one: ReSwapper's network at small and at published width, and the
+    whole way of a frame (cut, swap, paste) with the small one.
 
-    What a batch saves is the cost of calls. At the published width one thread of a CPU is busy with multiplying alone,
-    and both take the same time within 5 %.
+    At small width a batch saves the cost of calls. At published width (weights drawn) it saves the transforms of the
+    wide kernels, see `adapters.swappers.reswapper.winograd`; large maps go through in lanes that the cache holds.
     """
+    from identities import arcface_identity
     from likeness_pack.adapters import registry
-    from swap_standins import write_reswapper
+    from likeness_pack.adapters.swappers.pipeline import swap_faces
+    from likeness_pack.adapters.swappers.reswapper.arch import SwapNetwork
+    from likeness_pack.adapters.swappers.reswapper.swapper import ReSwapper
+    from likeness_pack.faces.swap_paste import paste_swaps
+    from swap_standins import batch_of, faces_at, write_reswapper
 
-    swapper = registry.load(write_reswapper(folder / "swapper.pth"), kind="swapper", variant="128")
     chance = torch.Generator().manual_seed(0)
-    crops, source = torch.rand(8, 3, 64, 64, generator=chance), torch.randn(8, 512, generator=chance)
+    source = torch.randn(8, 512, generator=chance)
+    torch.manual_seed(0)
+    small = registry.load(write_reswapper(folder / "swapper.pth"), kind="swapper", variant="128")
+    wide = ReSwapper(SwapNetwork(), torch.eye(512), 128)
 
-    def one_by_one() -> object:
-        return [swapper.swap(crops[i : i + 1], source[i : i + 1]) for i in range(len(crops))]
+    def swapped(swapper: Any, crops: torch.Tensor, step: int) -> object:
+        return [swapper.swap(crops[i : i + step], source[i : i + step]) for i in range(0, len(crops), step)]
 
-    name = "swap time, batch of 8 / one by one (stand-in of small width)"
-    yield from time_ratios(
-        one_by_one, {name: lambda: swapper.swap(crops, source)}, torch.device("cpu"), rounds, {name: 1 / 1.1}
-    )
+    cases = {"stand-in of small width": (small, 64, rounds), "published width": (wide, 128, max(3, rounds // 5))}
+    for title, (swapper, side, times) in cases.items():
+        crops = torch.rand(8, 3, side, side, generator=chance)
+        name = f"swap time, batch of 8 / one by one ({title})"
+        one, eight = partial(swapped, swapper, crops, 1), partial(swapped, swapper, crops, 8)
+        yield from time_ratios(one, {name: eight}, torch.device("cpu"), times, {name: 1 / 1.1})
+
+    images, identity = torch.rand(8, 120, 160, 3, generator=chance), arcface_identity()
+    faces = batch_of(*(faces_at((80, 60, 60)) for _ in range(8)), size=(120, 160))
+
+    def whole(step: int) -> object:
+        done = []
+        for start in range(0, 8, step):
+            part = faces.with_images(faces.images[start : start + step])
+            found = swap_faces(images[start : start + step], part, small, identity)
+            done.append(paste_swaps(images[start : start + step], found.faces, found.crops))
+        return done
+
+    name = "time of cut, swap and paste, 8 frames at once / one by one (stand-in of small width)"
+    yield from time_ratios(lambda: whole(1), {name: lambda: whole(8)}, torch.device("cpu"), rounds)
 
 
 def importing() -> Iterator[str]:
