@@ -124,26 +124,46 @@ def body(canvas: Canvas, subject: Subject) -> None:
 def back_hair(canvas: Canvas, subject: Subject) -> None:
     """The hair behind head and shoulders."""
     size, head = subject.pose.size, subject.head
-    below = Grid.over(subject.pose, (slice(head.box[0].start, size), head.box[1]))
+    box = (slice(head.box[0].start, size), head.box[1])
+    x, y = subject.pose.head_grid(*box)
     volume, length = subject.plane("hair_volume"), subject.plane("hair_length")
-    across = below.x + subject.turn * 0.10
+    across = x.add_(subject.turn * 0.10)
     # One wave for a whole row: a sine for each pixel costs as much as the rest of the hair.
-    middle = below.y[:, :, below.y.shape[2] // 2, None]
+    middle = y[:, :, y.shape[2] // 2, None]
     across.add_((middle * 9).sin_().mul_(subject.plane("hair_wave") * (length > LONG_HAIR)))
-    up = below.y.clamp(max=0).div_(subject.plane("crown") + volume)
+    up = y.clamp(max=0).div_(subject.plane("crown") + volume)
     outline = across.div_(subject.plane("head_width") + 0.8 * volume).square_().addcmul_(up, up).sqrt_()
-    distance = torch.maximum(outline.sub_(1).mul_(0.85), below.y - length)
-    canvas.paint(canvas.coverage(distance).mul_(_haired(subject)), subject.hair * 0.72, below.box, "hair")
+    distance = torch.maximum(outline.sub_(1).mul_(0.85), y.sub_(length))
+    canvas.paint(canvas.coverage(distance).mul_(_haired(subject)), subject.hair * 0.72, box, "hair")
 
 
-def head_distance(subject: Subject, extra: Tensor | float = 0.0) -> Tensor:
-    """Distance (B, R, C) to the outline of the head, which is ``extra`` larger; negative inside."""
-    up = subject.head.y.clamp(max=0).div_(subject.plane("crown") + extra)
-    down = subject.head.y.clamp(min=0).div_(subject.plane("chin")).square_()
-    width = (down * -subject.plane("jaw_taper")).add_(1).clamp_(min=0.2)
-    width.mul_(subject.plane("head_width") + extra)
-    across = (down.sqrt() * (-0.14 * subject.turn)).add_(subject.head.x).div_(width).square_()
-    return across.addcmul_(up, up).add_(down).sqrt_().sub_(1).mul_(0.8)
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """The head's outline before its size: what distances to it, and to larger ones, are made of.
+
+    Attributes:
+        across, up, down: (B, R, C) squares of the three directions.
+    """
+
+    across: Tensor
+    up: Tensor
+    down: Tensor
+
+    @staticmethod
+    def of(subject: Subject) -> Outline:
+        """The outline over the subject's head box; the jaw tapers, and the chin moves with the yaw."""
+        grid = subject.head
+        down = grid.y.clamp(min=0).div_(subject.plane("chin"))
+        across = (down * (-0.14 * subject.turn)).add_(grid.x)
+        down.square_()
+        taper = (down * -subject.plane("jaw_taper")).add_(1).clamp_(min=0.2)
+        return Outline(across.div_(taper).square_(), grid.y.clamp(max=0).square_(), down)
+
+    def distance(self, subject: Subject, extra: Tensor | float = 0.0) -> Tensor:
+        """Distance (B, R, C) to the outline, ``extra`` larger; negative inside."""
+        width, crown = subject.plane("head_width") + extra, subject.plane("crown") + extra
+        distance = (self.across * width.square().reciprocal()).add_(self.down)
+        return distance.addcmul_(self.up, crown.square().reciprocal()).sqrt_().sub_(1).mul_(0.8)
 
 
 def ears(canvas: Canvas, subject: Subject) -> None:
@@ -155,9 +175,9 @@ def ears(canvas: Canvas, subject: Subject) -> None:
     canvas.paint(canvas.coverage(distance), subject.skin * 0.88, subject.head.box, "face")
 
 
-def head(canvas: Canvas, subject: Subject) -> Tensor:
+def head(canvas: Canvas, subject: Subject, outline: Outline) -> Tensor:
     """The head; returns its coverage (B, R, C) of the subject's head box."""
-    coverage = canvas.coverage(head_distance(subject))
+    coverage = canvas.coverage(outline.distance(subject))
     canvas.paint(coverage, subject.skin, subject.head.box, "face")
     return coverage
 
@@ -169,14 +189,16 @@ def beard(canvas: Canvas, subject: Subject, inside: Tensor) -> None:
     canvas.paint(part.mul_(strength).mul_(inside), subject.hair * 0.8, subject.head.box)
 
 
-def front_hair(canvas: Canvas, subject: Subject) -> None:
+def front_hair(canvas: Canvas, subject: Subject, outline: Outline) -> None:
     """The hair over the forehead, down to a hairline that arches about the parting."""
     across = subject.head.u - subject.plane("parting")
     line = (across * subject.plane("hairline_arch")).add_(subject.plane("fringe_tilt")).mul_(across)
     line.sub_(subject.plane("hairline"))
-    distance = torch.maximum(head_distance(subject, 0.7 * subject.plane("hair_volume")), subject.head.v - line)
-    # Sideburns end at the ears; below, only the hair behind the head goes on.
-    distance = torch.maximum(distance, subject.head.v - 0.05)
+    distance = torch.maximum(
+        outline.distance(subject, 0.7 * subject.plane("hair_volume")),
+        # Sideburns end at the ears; below, only the hair behind the head goes on.
+        subject.head.v - line.clamp_(max=0.05),
+    )
     coverage = canvas.coverage(distance).mul_(_haired(subject))
     canvas.paint(coverage, subject.hair, subject.head.box, "hair")
 
