@@ -128,10 +128,15 @@ def shown(text: str, name: str, *outputs: Any) -> dict[str, Any]:
     """A node's result that shows a text, and the clip where the host can play one."""
     ui: dict[str, Any] = {"text": [text]}
     if has_video():
-        path = Path(name)
-        below = "" if path.parent == Path() else path.parent.as_posix()
-        ui |= {"images": [{"filename": path.name, "subfolder": below, "type": "output"}], "animated": (True,)}
+        ui |= {"images": [picture_entry(name)], "animated": (True,)}
     return {"ui": ui, "result": outputs}
+
+
+def picture_entry(name: str) -> dict[str, str]:
+    """How the host is told of a picture that was saved under ``name`` below the output folder."""
+    path = Path(name)
+    below = "" if path.parent == Path() else path.parent.as_posix()
+    return {"filename": path.name, "subfolder": below, "type": "output"}
 
 
 def graph_metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:

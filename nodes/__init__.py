@@ -31,6 +31,7 @@ from . import (
     lipsync,
     parse,
     photomaker,
+    provenance,
     pulid,
     quality,
     restore,
@@ -78,6 +79,7 @@ _MODULES = (
     avatar_emotion,
     imagineid,
     drawn_faces,
+    provenance,
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}

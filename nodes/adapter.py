@@ -76,10 +76,12 @@ class LikenessLoadAdapter:
     def load(self, file: str, variant: str) -> dict[str, Any]:
         """Recognise and build the adapter."""
         from ..adapters import registry
+        from ..evaluation.lineage.loading import licence_lines
         from ..inject.loaded import LoadedAdapter
 
-        adapter = registry.load(model_folders.find_file(model_folders.ADAPTERS, file), kind="adapter", variant=variant)
-        report = adapter.report.as_text()
+        path = model_folders.find_file(model_folders.ADAPTERS, file)
+        adapter = registry.load(path, kind="adapter", variant=variant)
+        report = f"{adapter.report.as_text()}\n{licence_lines(path, adapter.report)}"
         return with_text(report, LoadedAdapter(adapter), report)
 
 

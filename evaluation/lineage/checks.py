@@ -116,3 +116,12 @@ def at_run_time(parts: Sequence[Part]) -> Finding:
     named = "; ".join(f"{part.name}: {plain(part.licence or 'not stated')}" for part in parts)
     missing = f"; terms not known: {len(unknown)} of {len(parts)}" if unknown else ""
     return Finding("in use", "info", f"{told}{missing} ({named})")
+
+
+def parts_from_text(text: str) -> list[Part]:
+    """Parts from lines ``name: licence``; a line without a colon is a licence of an unnamed part."""
+    found = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, colon, licence = line.rpartition(":")
+        found.append(Part(plain(name) if colon else "part", normalised(licence)))
+    return found

@@ -94,3 +94,18 @@ def strictest(licences: Iterable[str | None]) -> tuple[list[str], list[str]]:
         else:
             words |= found
     return in_order(words), unknown
+
+
+# Licences of the base models that adapters are made for, as their publishers name them.
+_BASES = {
+    "sd15": "creativeml-openrail-m",
+    "sdxl": "openrail++",
+    "flux": "flux-1-dev-non-commercial-license",
+    "hunyuan_video": "tencent-hunyuan-community",
+    "wan": "apache-2.0",
+}
+
+
+def drift_parents(base: str) -> list[str]:
+    """Licences of a base model by this project's name for it; none where it is not known."""
+    return [_BASES[base]] if base in _BASES else []
