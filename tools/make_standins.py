@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from standins.command import main
+from likeness_path import register
+
+register()
+
+from standins.command import main  # noqa: E402  (the package must be registered first)
 
 if __name__ == "__main__":
     raise SystemExit(main())

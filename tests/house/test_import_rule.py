@@ -26,8 +26,8 @@ HOST = {
     "node_helpers", "nodes", "server",
 }  # fmt: skip
 OPTIONAL = {
-    "PIL", "aiohttp", "av", "cv2", "dlib", "face_recognition_models", "imwatermark", "insightface", "joblib", "lz4", "mtcnn", "onnx",
-    "onnxruntime", "pytorch_metric_learning", "scipy", "torchvision", "transformers", "yaml",
+    "PIL", "aiohttp", "av", "cv2", "dlib", "face_recognition_models", "imwatermark", "insightface", "joblib", "lz4",
+    "mtcnn", "onnx", "onnxruntime", "pytorch_metric_learning", "scipy", "torchvision", "transformers", "yaml",
 }  # fmt: skip
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...adapters.families.musetalk.layout import PUBLISHED_WIDTHS, unet_shapes
-from ...adapters.families.unavglip.layout import CONTEXT, EMBEDDING, HEAD_DIM
+from likeness_pack.adapters.families.musetalk.layout import PUBLISHED_WIDTHS, unet_shapes
+from likeness_pack.adapters.families.unavglip.layout import CONTEXT, EMBEDDING, HEAD_DIM
 from .adapters import LORA_RANK, face_attention, fact_blocks
 from .blocks import linear, norm, perceiver
 from .fill import Shapes
