@@ -28,7 +28,7 @@ from likeness_pack.training.drawn_faces import draw  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (1001, 1002, 1003)
 STRENGTHS = (0.5, 0.75, 1.0)
-ADAPTERS = tuple(name for name in BUDGETS if name.startswith("fact"))
+ADAPTERS = tuple(name for name in BUDGETS if name.startswith("fact") and name != "fact_start")
 
 Figures = dict[str, float]
 

@@ -87,9 +87,8 @@ class Measure:
     def figures(self, images: Tensor) -> dict[str, float]:
         """Mean figures of pictures (N, H, W, 3).
 
-        ``identity_distance``: 1 - cosine to the reference. ``attribute_accuracy``: share of readable attributes that are
-        as asked.
-        ``outside_change``: mean absolute difference to the plain model outside face and hair (in face and hair of a
+        ``identity_distance``: 1 - cosine to the reference. ``attribute_accuracy``: share of readable attributes that
+        are as asked. ``outside_change``: mean absolute difference to the plain model outside face and hair (in face and hair of a
         drawing of that person under the asked attributes). ``leak``: how much of the way from what was asked to the
         reference's attributes the pictures go, by regression.
         """

@@ -53,13 +53,16 @@ BUDGETS: Mapping[str, Budget] = {
     "judge": Budget(1500, 64, 1.5e-3),
     "decoder": Budget(900, 16, 1e-3),
     "base": Budget(2600, 32, 1e-3),
-    "fact": Budget(900, 48, 1e-3),
+    "fact_start": Budget(900, 48, 1e-3),
+    "fact": Budget(650, 48, 1e-3),
     "fact_short": Budget(330, 48, 1e-3),
     "fact_without_fair": Budget(330, 48, 1e-3),
     "fact_without_shuffle": Budget(330, 48, 1e-3),
 }
+# A stage that is left before its end, because the next goes on from there under other options.
+STOPS: Mapping[str, int] = {"fact_start": 400}
 SEED = 0
-ADAPTERS = ("fact", "fact_short", "fact_without_fair", "fact_without_shuffle")
+ADAPTERS = ("fact_start", "fact", "fact_short", "fact_without_fair", "fact_without_shuffle")
 
 
 def adapter_options(stage: str) -> AdapterOptions:
@@ -70,13 +73,16 @@ def adapter_options(stage: str) -> AdapterOptions:
         persons=budget.batch // 4,
         pictures=4,
         seed=SEED,
-        fair_weight=0.01 if stage == "fact" else 0.05,
+        fair_weight=0.01 if stage == "fact_start" else 0.05,
         mask_growth=0,
         drop=Ramp(0.0, 0.1),
         shuffle=Ramp(0.5, 1.0),
         gate_rate=10.0,
         text_drop=0.1,
     )
+    if stage == "fact":
+        # What the first part closed opens again, and noisy steps come first.
+        return replace(full, fair_weight=0.002, drop=Ramp(0.1, 0.1), shuffle=Ramp(1.0, 1.0), noise_bias=1.0)
     if stage == "fact_without_fair":
         return replace(full, fair_weight=0.0)
     if stage == "fact_without_shuffle":
@@ -106,6 +112,7 @@ class Workshop:
         task = self.task(stage)
         options = LoopOptions(budget.steps, budget.rate, save_every=100)
         told = None if self._on_step is None else self._on_step(stage)
+        stop_after = STOPS.get(stage) if stop_after is None else stop_after
         return train(task, options, self.state(stage), stop_after=stop_after, on_step=told)
 
     def task(self, stage: str) -> Task:
@@ -124,6 +131,8 @@ class Workshop:
         base = self.base()
         options = adapter_options(stage)
         model = FactModel(base.unet, ENCODER_CONFIG.width, RESAMPLER, SEED)
+        if stage == "fact":
+            load_strictly(model.network, self._weights("fact_start"), what="fact_start")
         return AdapterTask(base.unet, model, self.people(base), options)
 
     def encode_part(self, part: int) -> None:

@@ -37,6 +37,14 @@ class AdapterModel(Protocol):
         """The adapter in its published layout."""
 
 
+def biased_timesteps(count: int, bias: float, generator: torch.Generator) -> Tensor:
+    """(B,) timesteps 0..999; with a bias of 1 half of them are above 749."""
+    if bias == 0:
+        return torch.randint(TRAINED, (count,), generator=generator)
+    drawn = 1 - torch.rand(count, generator=generator) ** (1 + bias)
+    return (drawn * TRAINED).long().clamp(max=TRAINED - 1)
+
+
 class AdapterTask:
     """Noise prediction with a frozen base model; see `loop.Task`.
 
@@ -78,7 +86,7 @@ class AdapterTask:
         told, people = self._told, self._people
         generator = generator_for(told.seed, "adapter", step)
         rows = people.rows_of_persons(told.persons, told.pictures, generator)
-        timesteps = torch.randint(TRAINED, (len(rows),), generator=generator)
+        timesteps = biased_timesteps(len(rows), told.noise_bias, generator)
         latents = people.latents[rows].float()
         noise = torch.randn(latents.shape, generator=generator)
         exchanged = shuffled_rows(people.persons[rows], told.shuffle.at(step, told.steps), generator)
