@@ -17,7 +17,7 @@ from likeness_pack.training.fact.fair import enlarged, fair, token_masks
 from likeness_pack.training.fact.models import FaceIDModel, FactModel, ResamplerShape, save_adapter
 from likeness_pack.training.fact.options import AdapterOptions, BadOptions
 from likeness_pack.training.fact.people import BadMaterial, People
-from likeness_pack.training.fact.task import AdapterTask
+from likeness_pack.training.fact.task import AdapterTask, biased_timesteps
 from likeness_pack.training.fact.trainer import AdapterTrainer
 from likeness_pack.training.loop import LoopOptions, TrainingFailed, train
 
@@ -375,3 +375,10 @@ def test_trainer_stops_goes_on_previews_and_saves(unet, tmp_path):
     again, _ = other.preview(torch.tensor([0, 3]), steps=2)
     other.close()
     assert torch.equal(again, plain)
+
+
+def test_timesteps_may_prefer_noise():
+    even = biased_timesteps(4000, 0.0, torch.Generator().manual_seed(0)).float()
+    noisy = biased_timesteps(4000, 1.0, torch.Generator().manual_seed(0)).float()
+    assert float(even.mean()) == pytest.approx(500, abs=20) and float(noisy.median()) == pytest.approx(750, abs=25)
+    assert noisy.min() >= 0 and noisy.max() <= 999
