@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Golden:
     """One golden file: official outputs, and the recipe of inputs and weights."""
 
     path: Path
+    # The largest error of each compared tensor, as a part of its tolerance's unit (1 + |expected|).
+    errors: dict[str, float] = field(default_factory=dict, compare=False)
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
@@ -82,6 +84,7 @@ class Golden:
         )
         assert torch.isfinite(got).all(), f"{self.path.stem}:{name}: not finite"
         error = ((got - expected).abs() / (1 + expected.abs())).max().item() if got.numel() else 0.0
+        self.errors[name] = max(error, self.errors.get(name, 0.0))
         assert error <= tolerance, f"{self.path.stem}:{name}: error {error:.3g} > {tolerance:g}"
 
 
