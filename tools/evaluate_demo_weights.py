@@ -55,7 +55,11 @@ def evaluate(workshop: Workshop, output: Path, persons: int) -> None:
         for name, figures in one_seed(workshop, persons, seed, output if seed == SEEDS[0] else None).items():
             rows.setdefault(name, []).append(figures)
         print(f"seed {seed}: " + json.dumps({name: found[-1] for name, found in rows.items()}), flush=True)
-    result = {"persons": persons, "seeds": SEEDS, "models": {name: averaged(found) for name, found in rows.items()}}
+    result: dict[str, Any] = {
+        "persons": persons,
+        "seeds": SEEDS,
+        "models": {name: averaged(found) for name, found in rows.items()},
+    }
     result |= {"summary": summary(rows), "each_seed": rows}
     output.mkdir(parents=True, exist_ok=True)
     (output / "demo_weights.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ Layout: madebyollin/taesd (MIT), as ComfyUI loads it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from ..drawn_faces import REGIONS, draw, sample_identities
 from ..loop import TOTAL
 from ..seeds import generator_for
 from .portraits import portrait_attributes
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PUBLISHED_WIDTH = 64
 LATENT_CHANNELS = 4
@@ -83,7 +85,15 @@ def _start(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
     for module in network.modules():
         if isinstance(module, _Block):
-            nn.init.zeros_(module.conv[4].weight)
+            last: Any = module.conv[4]
+            nn.init.zeros_(last.weight)
+
+
+def channels_last(network: Network) -> Network:
+    """The same network with its convolutions' weights in the order that processors prefer."""
+    changed: Any = network
+    changed.to(memory_format=torch.channels_last)
+    return network
 
 
 def _planes(images: Tensor) -> Tensor:
@@ -120,7 +130,7 @@ class AutoencoderTask:
         self._size, self._batch, self._seed = size, batch, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(seed, "autoencoder").initial_seed())
-            self._network = Autoencoder(widths).to(memory_format=torch.channels_last)
+            self._network = channels_last(Autoencoder(widths))
         self._decoder_only = start is not None
         if start is not None:
             self._options["decoder_only"] = True

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...adapters.encoders.transface.arch import TransFace
 from ..drawn_faces import Attributes, IdentityParameters, draw, sample_identities
 from ..fact.models import FactModel
 from ..seeds import generator_for
@@ -50,7 +51,7 @@ class Cases:
     seed: int
 
     @staticmethod
-    def of(encoder: torch.nn.Module, count: int, size: int, seed: int) -> Cases:
+    def of(encoder: TransFace, count: int, size: int, seed: int) -> Cases:
         """Draw them."""
         generator = generator_for("evaluation", seed)
         identities = sample_identities(count, generator)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from ...adapters.encoders.transface.arch import TransFace
 from ..drawn_faces import Attributes, IdentityParameters, draw, sample_identities
 from ..seeds import generator_for
 from .autoencoder import DOWNSCALE, Autoencoder
@@ -42,7 +43,7 @@ def encode_portraits(
     return {"latents": torch.cat(latents), "masks": torch.cat(masks), "attributes": attributes.values}
 
 
-def encode_references(encoder: nn.Module, identities: IdentityParameters, attributes: Attributes) -> Tensor:
+def encode_references(encoder: TransFace, identities: IdentityParameters, attributes: Attributes) -> Tensor:
     """(N, S, D) float16: the encoder's tokens of each portrait's own head on black."""
     tokens = []
     for first in range(0, len(identities), TOGETHER):

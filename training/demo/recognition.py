@@ -33,6 +33,7 @@ from ..drawn_faces.geometry import Pose
 from ..drawn_faces.landmarks import points
 from ..loop import TOTAL
 from ..seeds import generator_for, pick, uniform
+from .autoencoder import channels_last
 from .portraits import portrait_attributes
 
 ENCODER_CONFIG = TransFaceConfig(width=128, depth=4, patch=16, embedding=128)
@@ -81,11 +82,12 @@ class _PairTask:
     """What both networks share: fresh persons, two pictures of each, InfoNCE, and the persons' numbers."""
 
     def __init__(self, network: nn.Module, batch: int, seed: int, options: Mapping[str, Any]) -> None:
-        self._network, self._batch, self._seed = network, batch, seed
+        self._network: Any = network
+        self._batch, self._seed = batch, seed
         self._options = {"batch": batch, "seed": seed, **options}
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Any:
         """The network with its reading heads."""
         return self._network
 
@@ -219,7 +221,7 @@ class JudgeTask(_PairTask):
     def __init__(self, batch: int, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(seed, "judge").initial_seed())
-            network = Judge().to(memory_format=torch.channels_last)
+            network = channels_last(Judge())
         super().__init__(network, batch, seed, {"judge": 3})
 
     def losses(self, step: int) -> dict[str, Tensor]:
