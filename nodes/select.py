@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .common import ENCODER, FACES, IDENTITY, Schema
+from .common import ENCODER, FACES, IDENTITY, Schema, with_text
 
 if TYPE_CHECKING:
     from ..adapters.encoders.base import FaceEncoder
@@ -20,8 +20,8 @@ class LikenessSelectFaces:
     DISPLAY_NAME = "Select Faces"
     CATEGORY = "Likeness/faces"
     DESCRIPTION = (
-        "Orders the faces of each picture and keeps those you name. With a reference person, keeps the one most "
-        "like them."
+        "Orders the faces of each picture and keeps those you name or click on. With a reference person, keeps the one "
+        "most like them."
     )
     RETURN_TYPES = (FACES, "IMAGE", "STRING")
     RETURN_NAMES = ("faces", "overlay", "report")
@@ -31,6 +31,7 @@ class LikenessSelectFaces:
         "The same as a table.",
     )
     FUNCTION = "select"
+    OUTPUT_NODE = True
 
     @classmethod
     def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
@@ -76,13 +77,14 @@ class LikenessSelectFaces:
         reference: Identity | None = None,
         encoder: FaceEncoder | None = None,
         limit: float = -1.0,
-    ) -> tuple[FaceBatch, Tensor, str]:
+    ) -> dict[str, Any]:
         """Select by order and number, or by reference."""
         from ..adapters.encoders.base import pictures_of_faces, with_embeddings
         from ..evaluation.similarity import select_by_reference
         from ..faces.overlay import draw_faces
         from ..faces.report import faces_table
         from ..faces.select import choose_in_batch
+        from ..inject.face_picker import face_choices
 
         rgb = pictures_of_faces(images, faces)
         if reference is None:
@@ -90,7 +92,10 @@ class LikenessSelectFaces:
         else:
             known = faces if encoder is None else with_embeddings(faces, rgb, encoder)
             chosen = select_by_reference(known, reference, None if limit <= -1.0 else limit)
-        return chosen, draw_faces(rgb, chosen), faces_table(chosen)
+        report = faces_table(chosen)
+        shown = with_text(report, chosen, draw_faces(rgb, chosen), report)
+        shown["ui"]["likeness_faces"] = face_choices(rgb, faces, chosen, order, reference is not None)
+        return shown
 
 
 NODES = (LikenessSelectFaces,)

@@ -230,7 +230,7 @@ def test_no_face_under_each_policy(detector: Any, astronaut: Tensor) -> None:
     assert "0" in report
     faces, images, overlay, report, count = detect(pair, detector, "keep")
     assert (faces.counts, images.shape[0], overlay.shape[0], count) == ((0, 1), 2, 2, 1)
-    chosen, overlay, report = LikenessSelectFaces().select(images, faces, "largest", "0")
+    chosen, overlay, report = LikenessSelectFaces().select(images, faces, "largest", "0")["result"]
     assert (chosen.counts, overlay.shape[0]) == ((0, 1), 2)
     assert "no face in image 0" in report
 
@@ -257,7 +257,7 @@ def test_forty_faces(detector: Any, astronaut: Tensor) -> None:
     crowd = head.repeat(1, 5, 8, 1)
     faces, _, _, report, count = detect(crowd, detector)
     assert (count, len(report.splitlines())) == (40, 41)
-    chosen, _, report = LikenessSelectFaces().select(crowd, faces, "left-right", "0,39")
+    chosen, _, report = LikenessSelectFaces().select(crowd, faces, "left-right", "0,39")["result"]
     assert chosen.counts == (2,)
     assert chosen.images[0].boxes[0, 0] < 256 < 7 * 256 < chosen.images[0].boxes[1, 0]
     with pytest.raises(FaceChoice, match="40") as caught:
@@ -289,7 +289,7 @@ def test_alpha_and_grey_pictures(detector: Any, astronaut: Tensor) -> None:
         detect(torch.cat([astronaut, torch.zeros_like(astronaut[..., :1])], dim=-1), detector)
     for images in (opaque, astronaut.mean(-1, keepdim=True)):
         faces = detect(images, detector)[0]
-        chosen, overlay, _ = LikenessSelectFaces().select(images, faces, "largest", "0")
+        chosen, overlay, _ = LikenessSelectFaces().select(images, faces, "largest", "0")["result"]
         assert (chosen.counts, tuple(overlay.shape)) == ((1,), tuple(astronaut.shape))
 
 
