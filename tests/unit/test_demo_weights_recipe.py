@@ -14,7 +14,7 @@ from likeness_pack.training.demo.evaluate import at_distance, leak
 from likeness_pack.training.demo.figures import bars, curves, sheet
 from likeness_pack.training.demo.portrait_data import encode_portraits, encode_references, joined, portraits_of
 from likeness_pack.training.demo.portraits import portrait_attributes
-from likeness_pack.training.demo.recipe import ADAPTERS, BUDGETS, adapter_options
+from likeness_pack.training.demo.recipe import BUDGETS, STARTS, adapter_options
 from likeness_pack.training.demo.recognition import (
     EncoderTask,
     JudgeTask,
@@ -137,12 +137,11 @@ def test_judged_attributes_have_names_and_ranges():
 
 
 def test_ablations_differ_in_one_thing():
-    assert set(ADAPTERS) <= set(BUDGETS)
-    short = adapter_options("fact_short").plain()
-    for stage, name in (("fact_without_fair", "fair_weight"), ("fact_without_shuffle", "shuffle")):
-        other = adapter_options(stage).plain()
-        assert [key for key in short if short[key] != other[key]] == [name]
-        assert BUDGETS[stage] == BUDGETS["fact_short"]
+    pairs = {("fact_open", "fact_open_unshuffled"): "shuffle", ("fact_with_fair", "fact_without_fair"): "fair_weight"}
+    for (first, second), name in pairs.items():
+        one, other = adapter_options(first).plain(), adapter_options(second).plain()
+        assert [key for key in one if one[key] != other[key]] == [name]
+        assert BUDGETS[first] == BUDGETS[second] and STARTS.get(first) == STARTS.get(second)
 
 
 def test_plots_and_sheets_are_written(tmp_path):

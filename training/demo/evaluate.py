@@ -89,9 +89,9 @@ class Measure:
         """Mean figures of pictures (N, H, W, 3).
 
         ``identity_distance``: 1 - cosine to the reference. ``attribute_accuracy``: share of readable attributes that
-        are as asked. ``outside_change``: mean absolute difference to the plain model outside face and hair (in face and hair of a
-        drawing of that person under the asked attributes). ``leak``: how much of the way from what was asked to the
-        reference's attributes the pictures go, by regression.
+        are as asked. ``outside_change``: mean absolute difference to the plain model outside face and hair (where a
+        drawing of that person under the asked attributes has them). ``leak``: how much of the way from what was asked
+        to the reference's attributes the pictures go, by regression.
         """
         read, asked = self._read(images), attribute_targets(self.cases.asked)
         reference = attribute_targets(self.cases.reference)

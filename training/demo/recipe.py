@@ -56,17 +56,27 @@ BUDGETS: Mapping[str, Budget] = {
     "fact_start": Budget(900, 48, 1e-3),
     "fact": Budget(650, 48, 1e-3),
     "fact_short": Budget(330, 48, 1e-3),
-    "fact_without_fair": Budget(330, 48, 1e-3),
-    "fact_without_shuffle": Budget(330, 48, 1e-3),
+    "fact_open": Budget(330, 48, 1e-3),
+    "fact_open_unshuffled": Budget(330, 48, 1e-3),
+    "fact_with_fair": Budget(130, 48, 1e-3),
+    "fact_without_fair": Budget(130, 48, 1e-3),
 }
 # A stage that is left before its end, because the next goes on from there under other options.
 STOPS: Mapping[str, int] = {"fact_start": 400}
+# Stages that go on from the weights of another.
+STARTS: Mapping[str, str] = {
+    "fact": "fact_start",
+    "fact_with_fair": "fact_open",
+    "fact_without_fair": "fact_open",
+}
 SEED = 0
-ADAPTERS = ("fact_start", "fact", "fact_short", "fact_without_fair", "fact_without_shuffle")
+ADAPTERS = tuple(stage for stage in BUDGETS if stage.startswith("fact"))
 
 
 def adapter_options(stage: str) -> AdapterOptions:
-    """Options of a FACT run; the two runs without something differ from ``fact_short`` in that alone."""
+    """Options of a FACT run. The runs that are compared differ in one thing: ``fact_open`` and
+    ``fact_open_unshuffled`` in shuffle, ``fact_with_fair`` and ``fact_without_fair`` in FAIR.
+    """
     budget = BUDGETS[stage]
     full = AdapterOptions(
         steps=budget.steps,
@@ -83,10 +93,10 @@ def adapter_options(stage: str) -> AdapterOptions:
     if stage == "fact":
         # What the first part closed opens again, and noisy steps come first.
         return replace(full, fair_weight=0.002, drop=Ramp(0.1, 0.1), shuffle=Ramp(1.0, 1.0), noise_bias=1.0)
-    if stage == "fact_without_fair":
+    if stage in ("fact_open", "fact_without_fair"):
         return replace(full, fair_weight=0.0)
-    if stage == "fact_without_shuffle":
-        return replace(full, shuffle=Ramp(0.0, 0.0))
+    if stage == "fact_open_unshuffled":
+        return replace(full, fair_weight=0.0, shuffle=Ramp(0.0, 0.0))
     return full
 
 
@@ -131,8 +141,8 @@ class Workshop:
         base = self.base()
         options = adapter_options(stage)
         model = FactModel(base.unet, ENCODER_CONFIG.width, RESAMPLER, SEED)
-        if stage == "fact":
-            load_strictly(model.network, self._weights("fact_start"), what="fact_start")
+        if stage in STARTS:
+            load_strictly(model.network, self._weights(STARTS[stage]), what=STARTS[stage])
         return AdapterTask(base.unet, model, self.people(base), options)
 
     def encode_part(self, part: int) -> None:
