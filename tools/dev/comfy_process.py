@@ -47,20 +47,25 @@ class HostCommand:
     upstream: bool
 
 
-def find_host() -> HostCommand:
-    """The host to run: COMFYUI_PATH and COMFYUI_PYTHON when set, else the package of this environment."""
-    checkout = os.environ.get("COMFYUI_PATH")
+def find_host(environment: Mapping[str, str] | None = None) -> HostCommand:
+    """The host to run: COMFYUI_PATH and COMFYUI_PYTHON when set, else the package of this environment.
+
+    An ``environment`` given instead of the process's own may name another environment's package by COMFYUI_PYTHON alone.
+    """
+    named = os.environ if environment is None else environment
+    checkout = named.get("COMFYUI_PATH")
     common = ("--cpu", "--fp32-text-enc", "--listen", "127.0.0.1")
     if checkout:
         main = Path(checkout).resolve() / "main.py"
         if not main.is_file():
             raise HostFailed(f"COMFYUI_PATH={checkout} is not a ComfyUI checkout: it has no main.py.")
-        python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+        python = named.get("COMFYUI_PYTHON", sys.executable)
         options = (*common, "--disable-api-nodes", "--preview-method", "auto", "--database-url", "sqlite:///:memory:")
         return HostCommand((python, str(main)), "--base-directory", options, upstream=True)
-    script = Path(sys.executable).with_name("comfyui.exe" if os.name == "nt" else "comfyui")
+    python = sys.executable if environment is None else named.get("COMFYUI_PYTHON", sys.executable)
+    script = Path(python).with_name("comfyui.exe" if os.name == "nt" else "comfyui")
     if not script.is_file():
-        raise HostFailed(f"{sys.executable} has no ComfyUI: run tools/dev/setup_env.py and use its .venv.")
+        raise HostFailed(f"{python} has no ComfyUI: run tools/dev/setup_env.py and use its .venv.")
     return HostCommand((str(script),), "--cwd", (*common, "--disable-known-models"), upstream=False)
 
 
@@ -118,6 +123,7 @@ class ComfyProcess:
         pack: root of a node pack to copy into custom_nodes, or None.
         options: further options of the server.
         environment: variables added to this process's own.
+        command: how to start the server, instead of ``find_host``.
     """
 
     def __init__(
@@ -128,11 +134,12 @@ class ComfyProcess:
         options: Sequence[str] = (),
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
+        command: HostCommand | None = None,
     ) -> None:
         self.base = make_base(base.resolve())
         self.port = port or free_port()
         self.client_id = uuid.uuid4().hex
-        self.command = find_host()
+        self.command = command or find_host()
         self._options = tuple(options)
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None

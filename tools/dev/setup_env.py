@@ -3,6 +3,7 @@
     python tools/dev/setup_env.py                               .venv: ComfyUI package, test tools, optional packages
     python tools/dev/setup_env.py --upstream PATH --venv DIR    an interpreter for a ComfyUI checkout at PATH
     python tools/dev/setup_env.py --tools                       .venv-tools: the registry's checker
+    python tools/dev/setup_env.py --farm                        .venv-farm: Ray, for tools/farm.py
 
 Run again it returns at once: a stamp with the hash of the requirement files is written last, and an environment
 without a valid stamp is made anew.
@@ -28,6 +29,7 @@ SHIM = Path(__file__).with_name("torchvision_shim.py")
 STAMP = "likeness-stamp"
 RECIPE = "3"  # raise it when the steps below change
 HOST, DEV, TOOLS = "requirements-host.txt", "requirements-dev.txt", "requirements-tools.txt"
+FARM = "requirements-farm.txt"
 TORCH = ("torch==2.13.0", "torchvision==0.28.0")
 
 
@@ -117,6 +119,11 @@ def install_tools(python: Path) -> None:
     pip(python, "-r", ROOT / TOOLS)
 
 
+def install_farm(python: Path) -> None:
+    """Ray alone: the ComfyUI processes of a farm run in their own environment."""
+    pip(python, "--no-deps", "-r", ROOT / FARM)
+
+
 def repair_torchvision(python: Path) -> None:
     """Add the shim where torchvision and torch were built for different devices; refuse where it does not help."""
     probe = [str(python), "-c", "import torchvision"]
@@ -150,6 +157,11 @@ def tools_environment(folder: Path = ROOT / ".venv-tools") -> Path:
     return ensure(folder, [ROOT / TOOLS], install_tools)
 
 
+def farm_environment(folder: Path = ROOT / ".venv-farm") -> Path:
+    """The interpreter of the environment with Ray, made if needed."""
+    return ensure(folder, [ROOT / FARM], install_farm)
+
+
 def upstream_environment(checkout: Path, folder: Path) -> Path:
     """An interpreter that runs the ComfyUI checkout and the host tests, made if needed."""
     sources = [checkout / "requirements.txt", ROOT / DEV, SHIM]
@@ -165,6 +177,7 @@ def main() -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--upstream", type=Path, metavar="PATH", help="make an interpreter for this ComfyUI checkout")
     kind.add_argument("--tools", action="store_true", help="make the environment of the registry's checker")
+    kind.add_argument("--farm", action="store_true", help="make the environment with Ray, for tools/farm.py")
     arguments = parser.parse_args()
     if sys.version_info < (3, 11):
         raise SystemExit(f"{sys.executable} is Python {sys.version.split()[0]}: run this with Python 3.11 or newer.")
@@ -175,6 +188,8 @@ def main() -> int:
         say(f"COMFYUI_PATH={arguments.upstream.resolve()} COMFYUI_PYTHON={python}")
     elif arguments.tools:
         tools_environment(*([arguments.venv.resolve()] if arguments.venv else []))
+    elif arguments.farm:
+        farm_environment(*([arguments.venv.resolve()] if arguments.venv else []))
     else:
         host_environment(*([arguments.venv.resolve()] if arguments.venv else []))
     return 0
