@@ -17,6 +17,7 @@ from likeness_pack.evaluation.lineage.report import check_file
 
 @part("provenance_fixture")
 def provenance_fixture(golden: Golden) -> None:
+    """Header, hashes, claimed and real base, and the licence drift of six pairs of cards, all exact."""
     expected = _expected(golden)
     header = read_header(golden.path)
     assert dict(header.metadata) == expected["metadata"] and len(header.tensors) == expected["tensor_count"]

@@ -14,6 +14,7 @@ TOLERANCE = 1e-4
 @part("prcl")
 @torch.no_grad()
 def prcl(golden: Golden) -> None:
+    """The uncertainty head, mutual likelihood, fusion, and the maps of the whole network."""
     hyper, inputs = golden.metadata["hyper-parameters"], golden.metadata["inputs"]
     head = golden.fill(UncertaintyHead()).eval()
     network = golden.fill(UncertainDeepLab(hyper["classes"], hyper["rep_dim"])).eval()

@@ -23,6 +23,7 @@ ONE_LEVEL = 1.0
 @part("transface_train")
 @torch.enable_grad()
 def transface_train(golden: Golden) -> None:
+    """DPAP's mixed patches, EHSM's weights, and the loss with its gradients."""
     hyper = golden.metadata["hyper_parameters"]
     batch, classes = hyper["batch"], hyper["classes"]
     width = golden.tensors["grad_centres"].shape[1]
@@ -52,6 +53,7 @@ def transface_train(golden: Golden) -> None:
 @part("topofr_train")
 @torch.enable_grad()
 def topofr_train(golden: Golden) -> None:
+    """PTSA's loss with its gradients; ArcFace's logits; SDE's entropies, mixture, weights and losses."""
     hyper = golden.metadata["hyper_parameters"]
     batch, classes = hyper["batch"], hyper["classes"]
     rows = torch.arange(batch)

@@ -1,8 +1,8 @@
 """Runs the golden test of every file in a folder: ``python tests/golden/run_parity.py FOLDER [--json RESULTS]``.
 
 Prints a line per part and last ``N passed, M failed, K need a newer host``; a file without a part counts as failed, and
-so does a module of parts that cannot be imported. With ``--json`` the results of this ComfyUI are written beside those of
-others in that file; with ``--lacking`` only the parts run that no ComfyUI has passed there.
+so does a module of parts that cannot be imported. With ``--json`` the results of this ComfyUI are written beside those
+of others in that file; with ``--lacking`` only the parts run that no ComfyUI has passed there.
 """
 
 from __future__ import annotations

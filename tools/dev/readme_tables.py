@@ -1,7 +1,8 @@
 """Writes the generated tables of the README: ``python tools/dev/readme_tables.py [--check]``.
 
 Weight files come from ``adapters/models.json``, families from the registry, nodes from the live classes, parity from
-the golden parts. Each table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+the golden parts (each part alone: ``parity_table.py``). Each table stands between ``<!-- table: NAME -->`` and
+``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ OTHER_MEASURES = {
     "faceswap_masks": "1e-5, 2e-5; areas 0.1 at 99 % of the pixels",
     "faceswap_paste_facefusion": "2 levels at 99.5 % of the pixels",
     "faceswap_restore_paste": "2 levels at 99.5 % of the pixels",
+    "provenance_fixture": "exact",
     "faceswap_reactor": "matrix 0.05 pixels of 512; mask 0.1 at most, 0.003 on average",
 }
 DEFAULT_TOLERANCE = 1e-5
@@ -110,13 +112,32 @@ def _is_socket(item: Any) -> bool:
     return item.type not in ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
 
 
-def parity_table() -> str:
-    """Every golden part: system and file, tolerance, what it proves."""
+def golden_parts() -> dict[str, Callable[..., None]]:
+    """Every golden part by the name of its file."""
     sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("golden", "support")]
     from harness import load_parts
 
-    rows = [(topic(part), f"`{name}`", tolerance(name, part), proof(part)) for name, part in load_parts().items()]
-    return markdown(("part", "golden file", "tolerance", "what it proves"), sorted(rows))
+    return dict(load_parts())
+
+
+def parity_summary() -> str:
+    """What is proved, one row for each subject: number of golden files and their tolerances."""
+    parts = golden_parts()
+    subjects: dict[str, list[str]] = {}
+    for name, part in sorted(parts.items()):
+        subjects.setdefault(topic(part), []).append(name)
+    rows = [
+        (subject, str(len(names)), _range({value for name in names for value in tolerances(name, parts[name])}))
+        for subject, names in sorted(subjects.items())
+    ]
+    return markdown(("subject", "golden files", "tolerance"), rows)
+
+
+def _range(values: set[float]) -> str:
+    if not values:
+        return "exact, or in pixels and levels"
+    least, most = short(min(values)), short(max(values))
+    return least if least == most else f"{least} to {most}"
 
 
 def topic(part: Callable[..., None]) -> str:
@@ -137,9 +158,14 @@ def _first_paragraph(documented: Any, name: str) -> str:
 
 
 def tolerance(name: str, part: Callable[..., None]) -> str:
-    """Tolerances the part asks for, the default first, read from the calls of ``check`` in its module."""
+    """Tolerances the part asks for, the least first; where it measures pictures, its measure in words."""
+    return OTHER_MEASURES.get(name) or ", ".join(map(short, sorted(tolerances(name, part))))
+
+
+def tolerances(name: str, part: Callable[..., None]) -> set[float]:
+    """Tolerances the part asks for, read from the calls of ``check`` in its module; none where it measures pictures."""
     if name in OTHER_MEASURES:
-        return OTHER_MEASURES[name]
+        return set()
     module: Any = inspect.getmodule(part)
     functions = {
         node.name: node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.FunctionDef)
@@ -147,7 +173,12 @@ def tolerance(name: str, part: Callable[..., None]) -> str:
     found = {value for function in _reached(part.__name__, functions) for value in _asked(function, vars(module))}
     if not found:
         raise SystemExit(f"golden part {name} never calls check: name its measure in OTHER_MEASURES")
-    return ", ".join(f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-") for value in sorted(found))
+    return found
+
+
+def short(value: float) -> str:
+    """A tolerance in few letters, such as 1e-5."""
+    return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-") if value else "0"
 
 
 def _reached(name: str, functions: dict[str, ast.FunctionDef]) -> list[ast.FunctionDef]:
@@ -181,7 +212,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "families": family_table,
     "models": model_table,
     "nodes": node_table,
-    "parity": parity_table,
+    "parity": parity_summary,
 }
 
 
