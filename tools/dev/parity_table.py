@@ -24,9 +24,9 @@ HEAD = """# Parity
 Made by `python tools/dev/parity_table.py` from the results of `tests/golden/run_parity.py`; nothing here is typed.
 
 A golden file holds what the authors' own code computes with weights and inputs that a deterministic rule makes from
-names and shapes. A part passes when the project's network, built from the published key names and filled by the same rule,
-agrees within tolerance · (1 + |expected|), in float32 on the CPU with one thread. The number beside a result is the
-largest error that was found, in the same unit; parts without one measure pictures in levels or pixels.
+names and shapes. A part passes when the project's network, built from the published key names and filled by the same
+rule, agrees within tolerance · (1 + |expected|), in float32 on the CPU with one thread. The number beside a result is
+the largest error that was found, in the same unit; parts without one measure pictures in levels or pixels.
 
 """
 
@@ -50,7 +50,8 @@ def document(results: Results) -> str:
     passed = {name for host in hosts for name in parts if _passed(results[host].get(name))}
     summary = f"{len(passed)} of {len(parts)} parts passed on one of these: " + "; ".join(counts) + ".\n"
     note = "A newer ComfyUI was asked only for the parts that the older one lacks the networks for.\n\n"
-    return HEAD + summary + note + markdown(("part", "golden file", "tolerance", *hosts, "what it proves"), sorted(rows)) + "\n"
+    table = markdown(("part", "golden file", "tolerance", *hosts, "what it proves"), sorted(rows))
+    return HEAD + summary + note + table + "\n"
 
 
 def shown(result: Mapping[str, Any] | None) -> str:
@@ -59,7 +60,11 @@ def shown(result: Mapping[str, Any] | None) -> str:
         return "-"
     if result["status"] != "passed":
         return str(result["status"]).lower()
-    return "passed" if result["error"] is None else f"passed, {result['error']:.1e}".replace("e-0", "e-").replace("0.0e+00", "0")
+    return "passed" if result["error"] is None else f"passed, {_short(result['error'])}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1e}".replace("e-0", "e-") if value else "0"
 
 
 def _passed(result: Mapping[str, Any] | None) -> bool:
