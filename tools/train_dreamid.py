@@ -233,7 +233,7 @@ def _train(chosen: argparse.Namespace) -> int:
 def _trial(chosen: argparse.Namespace) -> int:
     world = DrawnTools()
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(chosen.trial):
+        for seed in range(chosen.seed, chosen.seed + chosen.trial):
             print(prove(seed, chosen.steps, Path(folder) / f"{seed}.safetensors", world).as_text(), flush=True)
     return 0
 
@@ -259,7 +259,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prediction", choices=PREDICTIONS, default="eps", help="eps: SD-Turbo; v: SD 2.1 at 768")
     parser.add_argument("--prompt", default=PROMPT, help="the constant prompt")
     parser.add_argument("--checkpoint-gradients", action="store_true", help="less memory, more work")
-    parser.add_argument("--trial", type=int, metavar="SEEDS", help="prove the training on drawn faces, SEEDS times")
+    parser.add_argument(
+        "--trial", type=int, metavar="SEEDS", help="prove the training on drawn faces, with SEEDS seeds from --seed"
+    )
     for name, default, meaning in (
         ("steps", 70_000, "steps of the whole run"),
         ("batch", 8, "triplets in a step"),
