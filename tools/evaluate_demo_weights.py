@@ -92,9 +92,7 @@ def one_seed(workshop: Workshop, persons: int, seed: int, pictures: Path | None)
     measure = Measure(workshop.judge(), autoencoder, base, cases)
     found = {"plain": measure.figures(measure.plain), "decoded truth": measure.of_decoded_truth()}
     shown = [draw(cases.identities, cases.reference, SIZE).images, measure.plain]
-    for name in ADAPTERS:
-        if not workshop.state(name).is_file():
-            continue
+    for name in measured_adapters(workshop):
         fact = workshop.fact(name, base)
         for strength in STRENGTHS.get(name, OTHER_STRENGTHS):
             images = measure.images(fact, strength)
@@ -106,6 +104,13 @@ def one_seed(workshop: Workshop, persons: int, seed: int, pictures: Path | None)
     if pictures is not None:
         sheet(pictures / "demo_weights_portraits.png", shown, ("reference", "plain model", "with FACT", "asked for"))
     return found
+
+
+def measured_adapters(workshop: Workshop) -> list[str]:
+    """The shipped adapter, and the pairs of which both were trained."""
+    pairs = (("fact_with_fair", "fact_without_fair"), ("fact_open", "fact_open_unshuffled"))
+    whole = [pair for pair in pairs if all(workshop.state(name).is_file() for name in pair)]
+    return ["fact", *(name for pair in whole for name in pair)]
 
 
 def averaged(found: Sequence[Figures]) -> dict[str, dict[str, float]]:

@@ -58,8 +58,8 @@ BUDGETS: Mapping[str, Budget] = {
     "fact_short": Budget(330, 48, 1e-3),
     "fact_open": Budget(330, 48, 1e-3),
     "fact_open_unshuffled": Budget(330, 48, 1e-3),
-    "fact_with_fair": Budget(130, 48, 1e-3),
-    "fact_without_fair": Budget(130, 48, 1e-3),
+    "fact_with_fair": Budget(60, 48, 1e-3),
+    "fact_without_fair": Budget(60, 48, 1e-3),
 }
 # A stage that is left before its end, because the next goes on from there under other options.
 STOPS: Mapping[str, int] = {"fact_start": 400}
