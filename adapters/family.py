@@ -8,11 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from .checkpoint import CheckpointHeader
+from .errors import BadCheckpoint
+from .nested import printable
 from .report import DetectionReport
 
 Kind = Literal["adapter", "encoder", "detector", "parser", "swapper"]
 Hyper = Mapping[str, int | str | float]
+# What reading a layout out of shapes raises where the shapes are no such layout at all.
+_NO_SUCH_LAYOUT = (LookupError, ArithmeticError, ValueError, TypeError, RuntimeError, AssertionError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,50 @@ class Family(ABC):
             variant=match.variant,
             notes=(self.licence.note,) if self.licence.note else (),
         )
+
+
+def claim(family: Family, header: CheckpointHeader) -> Match | Ambiguity | str:
+    """What a family says of a file; a file whose shapes its reading stumbles over is none of its own."""
+    try:
+        return family.recognise(header)
+    except _NO_SUCH_LAYOUT as error:
+        return f"shapes that no file of it has ({_told(error)})"
+
+
+def rebuild(family: Family, header: CheckpointHeader, match: Match) -> Any:
+    """Build a recognised file.
+
+    Raises:
+        LikenessError: what the family itself raises.
+        BadCheckpoint: shapes or numbers that no file of the family has, where its layout did not foresee them.
+    """
+    try:
+        return family.build(header, match)
+    except _NO_SUCH_LAYOUT as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise _no_such_layout(family, header, error) from error
+
+
+def report(family: Family, header: CheckpointHeader, match: Match) -> DetectionReport:
+    """Describe a recognised file. Raises BadCheckpoint as `rebuild` does."""
+    try:
+        return family.describe(header, match)
+    except _NO_SUCH_LAYOUT as error:
+        raise _no_such_layout(family, header, error) from error
+
+
+def _no_such_layout(family: Family, header: CheckpointHeader, error: Exception) -> BadCheckpoint:
+    return BadCheckpoint(
+        header.path.name,
+        expected=f"the shapes of a file of {family.title}",
+        found=f"others ({_told(error)})",
+        cure="use the publisher's unchanged file",
+    )
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {printable(' '.join(str(error).split()))[:120]}"
 
 
 def main_dtype(header: CheckpointHeader) -> str:

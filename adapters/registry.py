@@ -10,7 +10,7 @@ from typing import Any
 from ..faces.errors import LikenessError
 from .checkpoint import CheckpointHeader, read_header, unsafe
 from .errors import AmbiguousCheckpoint, UnknownCheckpoint
-from .family import Ambiguity, Family, Kind, Licence, Match
+from .family import Ambiguity, Family, Kind, Licence, Match, claim, rebuild, report
 from .hints import Hint, likely_kind
 from .model_table import published_variant
 from .report import DetectionReport
@@ -117,7 +117,7 @@ def recognise(
         UnsafeCheckpoint: no family takes it, and it is a pickle that asks for code.
     """
     asked = families(kind) if candidates is None else [one for one in candidates if kind in (None, one.kind)]
-    answers = {family.id: (family, family.recognise(header)) for family in asked}
+    answers = {family.id: (family, claim(family, header)) for family in asked}
     claims = [(family, answer) for family, answer in answers.values() if not isinstance(answer, str)]
     if not claims:
         reasons = {name: str(reason) for name, (_, reason) in answers.items()}
@@ -136,14 +136,14 @@ def load(path: Path | str, kind: Kind | None = None, variant: str = AUTO) -> Any
     """Read, recognise and build the file at ``path``; return what its family builds. Raises the errors of each step."""
     header = read_header(path)
     match = recognise(header, kind, variant)
-    return match.family.build(header, match)
+    return rebuild(match.family, header, match)
 
 
 def describe(path: Path | str, kind: Kind | None = None, variant: str = AUTO) -> DetectionReport:
     """Read and recognise the file at ``path`` without loading a tensor; return the report."""
     header = read_header(path)
     match = recognise(header, kind, variant)
-    return match.family.describe(header, match)
+    return report(match.family, header, match)
 
 
 def _choose(header: CheckpointHeader, family: Family, answer: Ambiguity, variant: str) -> str:
@@ -190,7 +190,7 @@ def _several(header: CheckpointHeader, claiming: Sequence[Family]) -> AmbiguousC
 def _of_another_kind(header: CheckpointHeader, kind: Kind | None) -> Hint | None:
     """Say so if a family of another kind takes the file: it lies in the wrong folder or went to the wrong loader."""
     for family in families():
-        if kind not in (None, family.kind) and not isinstance(family.recognise(header), str):
+        if kind not in (None, family.kind) and not isinstance(claim(family, header), str):
             cure = f"put it into models/{family.folder} and load it as {family.kind}"
             return Hint(f"a file of {family.title}, of kind {family.kind}", cure)
     return None

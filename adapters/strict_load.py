@@ -30,7 +30,7 @@ def load_strictly(
         ignorable: names, or prefixes that end in a dot, that the file may hold beyond the module, with the reason.
 
     Raises:
-        KeyMismatch: missing or leftover keys, grouped by prefix, or shapes that differ.
+        KeyMismatch: missing or leftover keys, grouped by prefix, shapes that differ, or whole numbers for weights.
     """
     places = module.state_dict()
     missing = [name for name in places if name not in tensors and not name.endswith(_COUNTER)]
@@ -40,11 +40,16 @@ def load_strictly(
         for name, place in places.items()
         if name in tensors and not _fits(tensors[name], place)
     ]
-    if missing or leftover or wrong:
+    whole = [
+        f"{name} of {tensors[name].dtype} instead of {place.dtype}"
+        for name, place in places.items()
+        if name in tensors and place.is_floating_point() and not tensors[name].is_floating_point()
+    ]
+    if missing or leftover or wrong or whole:
         raise KeyMismatch(
             what,
             expected=f"{len(places)} tensors",
-            found=_differences(missing, leftover, wrong),
+            found=_differences(missing, leftover, wrong, whole),
             cure="use the publisher's unchanged file",
         )
     meta = any(place.is_meta for place in places.values())
@@ -77,7 +82,7 @@ def _fitted(tensor: Tensor, place: Tensor) -> Tensor:
     return tensor.reshape(place.shape).to(dtype)
 
 
-def _differences(missing: list[str], leftover: list[str], wrong: list[str]) -> str:
+def _differences(missing: list[str], leftover: list[str], wrong: list[str], whole: list[str]) -> str:
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing: {group_by_prefix(missing)}")
@@ -85,4 +90,6 @@ def _differences(missing: list[str], leftover: list[str], wrong: list[str]) -> s
         parts.append(f"{len(leftover)} left over: {group_by_prefix(leftover)}")
     if wrong:
         parts.append(f"{len(wrong)} of another shape: {', '.join(wrong[:3])}")
+    if whole:
+        parts.append(f"{len(whole)} of another type: {', '.join(whole[:3])}")
     return "; ".join(parts)

@@ -9,6 +9,7 @@ from ..adapters.checkpoint import read_header
 from ..adapters.errors import UnknownCheckpoint
 from ..adapters.families.restorerid.family import FAMILY
 from ..adapters.families.restorerid.layout import has_base, is_base
+from ..adapters.family import rebuild
 from . import model_folders
 from .checkpoints import load_base
 from .loaded import LoadedAdapter
@@ -38,7 +39,7 @@ def load_restorer(choice: str) -> tuple[Any, Any, Any, LoadedAdapter]:
             found="its slim adapter file" if match.family is FAMILY else f"a file of {match.family.title}",
             cure="load it with Load Face Adapter, and an SD1.5 model with the checkpoint loader",
         )
-    adapter = LoadedAdapter(FAMILY.build(header, match))
+    adapter = LoadedAdapter(rebuild(FAMILY, header, match))
     model, clip, vae = load_base(header, is_base)
     return model, clip, vae, adapter
 

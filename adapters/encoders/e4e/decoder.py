@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors, read_header
-from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...family import Ambiguity, Family, Kind, Licence, Match, rebuild
 from ...registry import recognise
 from .stylegan2 import CHANNELS, Generator
 
@@ -61,7 +61,7 @@ def read_generator(path: Path | str) -> Generator:
     """
     header = read_header(path)
     match = recognise(header, candidates=[GENERATOR])
-    return GENERATOR.build(header, match)
+    return rebuild(GENERATOR, header, match)
 
 
 def _prefix(header: CheckpointHeader) -> str | None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors, read_header
-from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...family import Ambiguity, Family, Kind, Licence, Match, rebuild, report
 from ...registry import recognise
 from .motion_arch import MotionLayer
 
@@ -90,7 +90,7 @@ def read_motion(path: Path | str) -> tuple[MotionNetwork, str]:
     """
     header = read_header(path)
     match = recognise(header, candidates=[MOTION])
-    return MOTION.build(header, match), MOTION.describe(header, match).as_text()
+    return rebuild(MOTION, header, match), report(MOTION, header, match).as_text()
 
 
 def _level(shapes: Mapping[str, tuple[int, int]], name: str, count: int) -> nn.ModuleDict:
