@@ -6,13 +6,15 @@ RUN := .venv/bin/python
 HOST_PYTHON := $(if $(COMFYUI_PATH),$(COMFYUI_PYTHON),$(RUN))
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test host bench lint parity check-package clean
+.PHONY: help setup demo test ui-test host bench lint parity parity-table check-package abuse clean
 
 help:
 	@echo "make demo                 a first picture in a real ComfyUI; prints where the pictures are"
 	@echo "make test                 the whole suite (with COMFYUI_PATH and COMFYUI_PYTHON: host tests on that ComfyUI)"
+	@echo "make ui-test              the canvas in a real browser (Debian's chromium), in three versions of the interface"
 	@echo "make host                 ComfyUI with the pack loaded, on 127.0.0.1"
-	@echo "make bench                times and memory, as ratios"
+	@echo "make bench                times and memory, as ratios (DEVICE=cuda where there is a card)"
+	@echo "make abuse                hostile files, graphs and pictures, the long version, with counts"
 	@echo "make lint                 ruff and mypy"
 	@echo "make parity GOLDEN=<dir>  official numbers of a folder of golden files"
 	@echo "make check-package        what the registry would check, and the packed zip in a fresh ComfyUI"
@@ -26,11 +28,18 @@ demo: setup
 test: setup
 	$(RUN) tools/dev/run_tests.py
 
+ui-test: setup
+	$(RUN) tools/dev/frontends.py
+	LIKENESS_UI_TEST=1 $(RUN) -m pytest -q tests/ui
+
+abuse: setup
+	LIKENESS_ABUSE_LONG=1 $(RUN) -m pytest -q -s tests/abuse
+
 host: setup
 	$(RUN) tools/dev/run_host.py
 
 bench: setup
-	$(RUN) tools/bench.py
+	$(RUN) tools/bench.py $(if $(DEVICE),--device $(DEVICE))
 
 lint: setup
 	$(RUN) -m ruff check .
@@ -39,6 +48,12 @@ lint: setup
 parity: setup
 	@test -n "$(GOLDEN)" || { echo "usage: make parity GOLDEN=<folder of golden files>"; exit 2; }
 	$(HOST_PYTHON) tests/golden/run_parity.py "$(GOLDEN)"
+
+# Results of this ComfyUI into the table of docs/parity.md.
+parity-table: setup
+	@test -n "$(GOLDEN)" || { echo "usage: make parity-table GOLDEN=<folder of golden files>"; exit 2; }
+	$(HOST_PYTHON) tests/golden/run_parity.py "$(GOLDEN)" --json tests/golden/results.json
+	$(RUN) tools/dev/parity_table.py
 
 check-package: setup
 	$(RUN) tools/dev/check_package.py

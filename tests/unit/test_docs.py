@@ -13,6 +13,7 @@ from pack import ROOT, register
 register()
 sys.path.append(str(ROOT / "tools" / "dev"))
 
+import parity_table  # noqa: E402
 import readme_tables  # noqa: E402
 from node_schema import Node, live_nodes  # noqa: E402
 
@@ -43,6 +44,17 @@ def shown_default(value: Any) -> str:
 
 def test_the_tables_of_the_readme_are_current() -> None:
     assert readme_tables.with_tables(README) == README, "run python tools/dev/readme_tables.py"
+
+
+def test_the_table_of_parity_is_made_of_results_of_every_part() -> None:
+    results = parity_table.read_results()
+    assert (ROOT / "docs" / "parity.md").read_text(encoding="utf-8") == parity_table.document(results), (
+        "run python tools/dev/parity_table.py"
+    )
+    parts = readme_tables.golden_parts()
+    passed = {name for found in results.values() for name, result in found.items() if result["status"] == "passed"}
+    assert set(parts) - passed == set()
+    assert not [name for found in results.values() for name, result in found.items() if result["status"] == "FAILED"]
 
 
 def test_other_measures_belong_to_live_parts() -> None:
