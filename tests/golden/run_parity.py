@@ -79,7 +79,8 @@ def main(folder: Path, file: Path | None = None, lacking: bool = False) -> int:
     for path in files:
         status, detail, errors = run_part(path, parts.get(path.stem))
         counts[status] += 1
-        found[path.stem] = {"status": status, "error": float(f"{max(errors.values()):.2g}") if errors else None}
+        if path.stem in parts:
+            found[path.stem] = {"status": status, "error": float(f"{max(errors.values()):.2g}") if errors else None}
         sys.stdout.write(f"{path.stem}: {status} ({detail})\n")
         sys.stdout.flush()
     if file:
