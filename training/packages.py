@@ -19,6 +19,11 @@ def diffusers() -> Any:
     return _package("diffusers", "diffusers", "training a UNet")
 
 
+def tensorboard() -> Any:
+    """PyTorch's writer of TensorBoard logs, which needs the package tensorboard (Apache-2.0)."""
+    return _package("torch.utils.tensorboard", "tensorboard", "TensorBoard logs")
+
+
 def _package(module: str, package: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
