@@ -110,7 +110,6 @@ class RayHands:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     chosen = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
     try:
         settings = [parse_setting(text) for text in chosen.set]
         items = read_items(chosen.source, load_workflow(chosen.workflow), settings, chosen.input)
@@ -160,6 +159,8 @@ def _start_ray(chosen: argparse.Namespace) -> Any:
     """Ray on 127.0.0.1 alone, or in the cluster at --address; it sends no statistics of use."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray lowers the priority of its workers, and each ComfyUI would inherit that.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if not chosen.address:
         # Ray takes the machine's outer address for 127.0.0.1 unless clusters are off; the name of the switch is Ray's.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -237,4 +238,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # A service manager stops it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

@@ -4,7 +4,7 @@
 
 --set names a node by its title (or number) and an input. A value @file is a local file: it is sent to the server. The
 outputs are listed as one JSON object with --json, else one file a line. Exit code 0: done; 1: the server refused the
-workflow or a node failed, with one sentence; 2: wrong usage; 3: no server; 130: stopped (Ctrl-C stops it on the server).
+workflow or a node failed, with one sentence; 2: wrong usage; 3: no server; 130: stopped, on the server too (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ from likeness_pack.tools.queueing.titles import (  # noqa: E402
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     chosen = _parser().parse_args(arguments)
-    # An ended terminal or a service manager stops it as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _stop)
     try:
         made = prepare(load_workflow(chosen.workflow), [parse_setting(text) for text in chosen.set])
         result = _run(made, chosen)
@@ -142,4 +140,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # A service manager stops it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

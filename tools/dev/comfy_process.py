@@ -50,7 +50,7 @@ class HostCommand:
 def find_host(environment: Mapping[str, str] | None = None) -> HostCommand:
     """The host to run: COMFYUI_PATH and COMFYUI_PYTHON when set, else the package of this environment.
 
-    An ``environment`` given instead of the process's own may name another environment's package by COMFYUI_PYTHON alone.
+    An ``environment`` given instead of the process's own may name another Python's package by COMFYUI_PYTHON alone.
     """
     named = os.environ if environment is None else environment
     checkout = named.get("COMFYUI_PATH")

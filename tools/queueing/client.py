@@ -261,11 +261,11 @@ def output_texts(outputs: Mapping[str, Any], workflow: Workflow) -> list[dict[st
 
 
 def save_file(client: Client, file: OutputFile, folder: Path) -> Path:
-    """Fetch an output into a folder under its own name; a name that is taken gets a number."""
+    """Fetch an output into a folder under its own name; a name that other content has gets a number."""
     content = client.fetch(file)
     folder.mkdir(parents=True, exist_ok=True)
     path, number = folder / Path(file.filename).name, 1
-    while path.exists():
+    while path.exists() and path.read_bytes() != content:
         number += 1
         path = folder / f"{Path(file.filename).stem}-{number}{Path(file.filename).suffix}"
     path.write_bytes(content)

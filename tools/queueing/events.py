@@ -1,4 +1,4 @@
-"""The server's progress events over its websocket (RFC 6455), on the standard library: text frames are read, no more."""
+"""The server's progress events over its websocket (RFC 6455), on the standard library: it reads text frames only."""
 
 from __future__ import annotations
 

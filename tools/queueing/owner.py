@@ -16,6 +16,7 @@ from .client import Client, output_files, output_texts
 from .errors import Cancelled, NoServer, WorkflowFailed
 
 LEASH = Path(__file__).with_name("leash.py")
+START_SECONDS = 900.0  # several start at a time, perhaps from one slow disk
 DONE, FAILED, NO_HOST = "done", "failed", "no host"
 
 
@@ -101,7 +102,7 @@ class Owner:
             options=self._more_paths(),
             command=dataclasses.replace(real, start=start),
         )
-        process.start()
+        process.start(START_SECONDS)
         pids = {"owner": os.getpid(), "comfyui": process.pid, "port": process.port}
         (self._base / "owner.json").write_text(json.dumps(pids), encoding="utf-8")
         return process
