@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 HOST_PYTHON := $(if $(COMFYUI_PATH),$(COMFYUI_PYTHON),$(RUN))
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test ui-test host bench lint parity parity-table check-package abuse clean
+.PHONY: help setup demo test ui-test host bench lint parity parity-table check-package abuse farm-test clean
 
 help:
 	@echo "make demo                 a first picture in a real ComfyUI; prints where the pictures are"
@@ -17,6 +17,7 @@ help:
 	@echo "make abuse                hostile files, graphs and pictures, the long version, with counts"
 	@echo "make lint                 ruff and mypy"
 	@echo "make parity GOLDEN=<dir>  official numbers of a folder of golden files"
+	@echo "make farm-test            many items on several ComfyUI with Ray, and in RabbitMQ workers"
 	@echo "make check-package        what the registry would check, and the packed zip in a fresh ComfyUI"
 
 setup:
@@ -58,5 +59,8 @@ parity-table: setup
 check-package: setup
 	$(RUN) tools/dev/check_package.py
 
+farm-test: setup
+	$(RUN) tools/dev/run_farm_tests.py
+
 clean:
-	rm -rf .venv .venv-tools .host .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-tools .venv-farm .host .pytest_cache .mypy_cache .ruff_cache
