@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..faces.errors import LikenessError
+from .file_names import checked_prefix, writing
 from .host import folder_paths
 from .model_folders import input_folder, output_folder
 
@@ -103,7 +104,9 @@ def _named(name: str) -> Path:
 def new_file(prefix: str, ending: str, width: int, height: int) -> tuple[Path, str]:
     """A new file of the output folder: (path, name below the output folder), numbered as the host numbers pictures."""
     root = output_folder()
-    folder, name, counter, below, _ = folder_paths().get_save_image_path(prefix, str(root), width, height)
+    prefix = checked_prefix(prefix)
+    with writing(root / prefix):
+        folder, name, counter, below, _ = folder_paths().get_save_image_path(prefix, str(root), width, height)
     path = Path(folder) / f"{name}_{counter:05}_{ending}"
     return path, (Path(below) / path.name).as_posix()
 

@@ -8,10 +8,13 @@ import re
 from pathlib import Path
 
 from ..adapters.errors import MissingModelFile
+from .file_names import writing
 from .model_folders import input_folder, output_folder
 
 FOLDER = "identities"
 INPUT_MARK = "[input] "
+# File systems take 255 bytes a name; a number and an ending come on top.
+_LONGEST = 200
 
 
 def list_names() -> list[str]:
@@ -47,8 +50,10 @@ def find(name: str) -> Path:
 def next_path(name: str) -> Path:
     """A path for a new file that begins with ``name``; characters that some file system refuses become ``_``."""
     stem = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(" .") or "identity"
+    stem = stem.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
     root = output_folder() / FOLDER
-    root.mkdir(parents=True, exist_ok=True)
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
     number = 1
     while (root / f"{stem}_{number:05d}.safetensors").exists():
         number += 1

@@ -52,7 +52,8 @@ def graph_manifest(prompt: Any) -> Manifest:
 
 def _our_nodes(prompt: Any) -> Iterable[dict[str, Any]]:
     for node in prompt.values() if isinstance(prompt, dict) else ():
-        if isinstance(node, dict) and str(node.get("class_type", "")).startswith(PREFIX):
+        kind = node.get("class_type") if isinstance(node, dict) else None
+        if isinstance(kind, str) and kind.startswith(PREFIX):
             yield node
 
 

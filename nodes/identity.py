@@ -110,9 +110,11 @@ class LikenessSaveIdentity:
         """Write the file."""
         from ..adapters.identity_ops import save_identity
         from ..inject import identity_files
+        from ..inject.file_names import writing
 
         path = identity_files.next_path(name)
-        save_identity(identity, path)
+        with writing(path):
+            save_identity(identity, path)
         return with_text(f"saved {path.name}", identity_files.listed_name(path))
 
 

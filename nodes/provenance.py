@@ -64,6 +64,7 @@ class LikenessSavePicture:
         from ..adapters.provenance import manifest_text
         from ..faces.images import as_rgb
         from ..inject.clips import new_file, picture_entry
+        from ..inject.file_names import writing
         from ..inject.host import stop_if_cancelled
         from ..inject.saved_files import manifest_and_texts
         from ..media.invisible_mark import mark_picture
@@ -75,7 +76,8 @@ class LikenessSavePicture:
         for picture in as_rgb(images):
             stop_if_cancelled()
             path, name = new_file(filename_prefix, ".png", picture.shape[1], picture.shape[0])
-            write_png(path, mark_picture(picture) if invisible_mark else picture, texts)
+            with writing(path, is_new=True):
+                write_png(path, mark_picture(picture) if invisible_mark else picture, texts)
             saved.append(picture_entry(name))
         report = manifest_text(manifest)
         return {"ui": {"images": saved, "text": [report]}, "result": (report,)}
