@@ -6,12 +6,13 @@ RUN := .venv/bin/python
 HOST_PYTHON := $(if $(COMFYUI_PATH),$(COMFYUI_PYTHON),$(RUN))
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test ui-test host bench lint parity parity-table check-package abuse farm-test clean
+.PHONY: help setup demo test ui-test farm-test host bench lint parity parity-table check-package abuse farm-test clean
 
 help:
 	@echo "make demo                 a first picture in a real ComfyUI; prints where the pictures are"
 	@echo "make test                 the whole suite (with COMFYUI_PATH and COMFYUI_PYTHON: host tests on that ComfyUI)"
 	@echo "make ui-test              the canvas in a real browser (Debian's chromium), in three versions of the interface"
+	@echo "make farm-test            workflows over many files with Ray, on this machine"
 	@echo "make host                 ComfyUI with the pack loaded, on 127.0.0.1"
 	@echo "make bench                times and memory, as ratios (DEVICE=cuda where there is a card)"
 	@echo "make abuse                hostile files, graphs and pictures, the long version, with counts"
@@ -32,6 +33,9 @@ test: setup
 ui-test: setup
 	$(RUN) tools/dev/frontends.py
 	LIKENESS_UI_TEST=1 $(RUN) -m pytest -q tests/ui
+
+farm-test: setup
+	$(RUN) tools/dev/run_farm_tests.py
 
 abuse: setup
 	LIKENESS_ABUSE_LONG=1 $(RUN) -m pytest -q -s tests/abuse

@@ -1,6 +1,6 @@
 """The whole suite: ``python tools/dev/run_tests.py [pytest options]``.
 
-The browser tests are a command of their own (``make ui-test``), since they fetch other versions of the interface.
+Browser and farm have commands of their own (``make ui-test``, ``make farm-test``), since they fetch what others do not need.
 With COMFYUI_PATH (a checkout) and COMFYUI_PYTHON (its interpreter) the tests that need a ComfyUI run on that one, and
 all others in this environment as always.
 """
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from comfy_process import ROOT
 
 ON_THE_HOST = ("tests/host", "tests/golden")
-ELSEWHERE = "--ignore=tests/ui"
+ELSEWHERE = ("--ignore=tests/ui", "--ignore=tests/farm")
 
 
 def pytest(python: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -41,10 +41,10 @@ def main(options: Sequence[str]) -> int:
     """Run everything; return the first exit code that is not zero."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if not environment.get("COMFYUI_PATH"):
-        return pytest(sys.executable, [ELSEWHERE, *options], environment)
+        return pytest(sys.executable, [*ELSEWHERE, *options], environment)
     python = upstream_python(environment)
     own = {name: value for name, value in environment.items() if not name.startswith("COMFYUI_")}
-    first = pytest(sys.executable, [ELSEWHERE, "--ignore=tests/host", *options], own)
+    first = pytest(sys.executable, [*ELSEWHERE, "--ignore=tests/host", *options], own)
     second = pytest(python, [*ON_THE_HOST, *options], environment)
     return first or second
 
