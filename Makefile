@@ -6,19 +6,18 @@ RUN := .venv/bin/python
 HOST_PYTHON := $(if $(COMFYUI_PATH),$(COMFYUI_PYTHON),$(RUN))
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test ui-test farm-test host bench lint parity parity-table check-package abuse farm-test clean
+.PHONY: help setup demo test ui-test farm-test host bench lint parity parity-table check-package abuse clean
 
 help:
 	@echo "make demo                 a first picture in a real ComfyUI; prints where the pictures are"
 	@echo "make test                 the whole suite (with COMFYUI_PATH and COMFYUI_PYTHON: host tests on that ComfyUI)"
 	@echo "make ui-test              the canvas in a real browser (Debian's chromium), in three versions of the interface"
-	@echo "make farm-test            workflows over many files with Ray, on this machine"
+	@echo "make farm-test            many items on several ComfyUI with Ray, and in RabbitMQ workers"
 	@echo "make host                 ComfyUI with the pack loaded, on 127.0.0.1"
 	@echo "make bench                times and memory, as ratios (DEVICE=cuda where there is a card)"
 	@echo "make abuse                hostile files, graphs and pictures, the long version, with counts"
 	@echo "make lint                 ruff and mypy"
 	@echo "make parity GOLDEN=<dir>  official numbers of a folder of golden files"
-	@echo "make farm-test            many items on several ComfyUI with Ray, and in RabbitMQ workers"
 	@echo "make check-package        what the registry would check, and the packed zip in a fresh ComfyUI"
 
 setup:
@@ -62,9 +61,6 @@ parity-table: setup
 
 check-package: setup
 	$(RUN) tools/dev/check_package.py
-
-farm-test: setup
-	$(RUN) tools/dev/run_farm_tests.py
 
 clean:
 	rm -rf .venv .venv-tools .venv-farm .host .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,7 @@
 """The whole suite: ``python tools/dev/run_tests.py [pytest options]``.
 
-Browser and farm have commands of their own (``make ui-test``, ``make farm-test``), since they fetch what others do not need.
+Browser and farm have commands of their own (``make ui-test``, ``make farm-test``), since they fetch what others do not
+need.
 With COMFYUI_PATH (a checkout) and COMFYUI_PYTHON (its interpreter) the tests that need a ComfyUI run on that one, and
 all others in this environment as always.
 """
