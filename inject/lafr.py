@@ -90,8 +90,8 @@ def training_folder(name: str) -> Path:
     return folder
 
 
-def adapter_file(name: str, resume: bool) -> Path:
-    """The file that a training writes, in the first existing folder of face adapters (made if there is none).
+def adapter_file(name: str, resume: bool, folder: str = FOLDER) -> Path:
+    """The file that a training writes, in the first existing model folder of that kind (made if there is none).
 
     Raises:
         BadPlace: not a plain name, or a file that exists while the run does not go on from it.
@@ -99,7 +99,7 @@ def adapter_file(name: str, resume: bool) -> Path:
     stem = name.strip().removesuffix(".safetensors")
     if not stem or stem != Path(stem).name or any(sign in stem for sign in '/\\:*?"<>|') or stem.startswith("."):
         raise BadPlace("name of the file", expected="a plain name", found=repr(name), cure="use letters and numbers")
-    roots = folder_roots(FOLDER) or [Path(folder_paths().models_dir) / FOLDER]
+    roots = folder_roots(folder) or [Path(folder_paths().models_dir) / folder]
     path = roots[0] / f"{stem}.safetensors"
     if path.exists() and not resume:
         raise BadPlace(

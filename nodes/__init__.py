@@ -39,6 +39,7 @@ from . import (
     similarity,
     swap,
     tracks,
+    train,
     w_plus,
 )
 
@@ -79,6 +80,7 @@ _MODULES = (
     avatar_emotion,
     imagineid,
     drawn_faces,
+    train,
     provenance,
 )
 
