@@ -119,6 +119,11 @@ def engine() -> Engine:
     return Engine(base, upstream=bool(checkout))
 
 
+def on_cpu() -> bool:
+    """Whether the engine stays on the CPU: always, unless LIKENESS_DEVICE asks for the card."""
+    return os.environ.get("LIKENESS_DEVICE", "cpu") != "cuda"
+
+
 def _import_upstream(checkout: Path, base: Path) -> None:
     if not (checkout / "comfy" / "model_patcher.py").is_file():
         raise HostMissing(f"COMFYUI_PATH={checkout} is not a ComfyUI checkout: it has no comfy/model_patcher.py.")
@@ -129,7 +134,7 @@ def _import_upstream(checkout: Path, base: Path) -> None:
         raise HostMissing(f"{options.__file__} hides {checkout}: remove the comfyui package from this environment.")
     options.enable_args_parsing(False)
     args = importlib.import_module("comfy.cli_args").args
-    args.cpu, args.base_directory, args.disable_api_nodes, args.fp32_text_enc = True, str(base), True, True
+    args.cpu, args.base_directory, args.disable_api_nodes, args.fp32_text_enc = on_cpu(), str(base), True, True
     args.use_pytorch_cross_attention = True
     # utils before nodes: nodes.py puts comfy/ first on sys.path, where utils.py would hide the package of that name.
     importlib.import_module("utils.extra_config")
@@ -143,7 +148,7 @@ def _import_package(base: Path) -> None:
             f"{sys.executable} has no ComfyUI: run tools/dev/setup_env.py and use its .venv, or set COMFYUI_PATH."
         )
     args = importlib.import_module("comfy.cli_args").args
-    args.cpu, args.cwd, args.fp32_text_enc, args.disable_known_models = True, str(base), True, True
+    args.cpu, args.cwd, args.fp32_text_enc, args.disable_known_models = on_cpu(), str(base), True, True
     args.use_pytorch_cross_attention = True
     importlib.import_module("comfy.cmd.folder_paths")
     importlib.import_module("comfy.cmd.execution")

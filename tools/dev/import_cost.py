@@ -24,7 +24,9 @@ import importlib.util, json, sys, time
 root, support, blocked, compiled = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
 sys.path.insert(0, support)
 from host_inprocess import engine
+began = time.process_time()
 engine()
+host = time.process_time() - began
 for name in blocked:
     for loaded in [module for module in sys.modules if module.split(".")[0] == name]:
         del sys.modules[loaded]
@@ -33,15 +35,15 @@ modules, path, name = set(sys.modules), list(sys.path), "likeness-pack"
 if compiled:
     sys.dont_write_bytecode, sys.pycache_prefix = False, compiled
 spec = importlib.util.spec_from_file_location(name, root + "/__init__.py", submodule_search_locations=[root])
-started = time.perf_counter()
+started, began = time.perf_counter(), time.process_time()
 module = sys.modules[name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-seconds = time.perf_counter() - started
+seconds, share = time.perf_counter() - started, (time.process_time() - began) / host
 new = sorted(set(sys.modules) - modules)
 path_kept = path == sys.path
 inputs = {key: sorted(node.INPUT_TYPES()) for key, node in module.NODE_CLASS_MAPPINGS.items()}
 foreign = [item for item in new if item.split(".")[0] not in (name, *sys.stdlib_module_names)]
-print("RESULT" + json.dumps(dict(seconds=seconds, foreign=foreign, path_kept=path_kept, inputs=inputs,
+print("RESULT" + json.dumps(dict(seconds=seconds, share=share, foreign=foreign, path_kept=path_kept, inputs=inputs,
                                  own=sum(item.split(".")[0] == name for item in new))))
 """
 
@@ -56,6 +58,7 @@ class ImportCost:
         path_kept: whether ``sys.path`` stayed as it was.
         nodes: ids of the nodes that registered; each gave its INPUT_TYPES.
         own: how many modules of the pack were loaded.
+        share: CPU time of the import against that of the engine's (with torch, which it loads).
     """
 
     seconds: float
@@ -63,6 +66,7 @@ class ImportCost:
     path_kept: bool
     nodes: tuple[str, ...]
     own: int
+    share: float
 
 
 def measure(
@@ -84,7 +88,12 @@ def measure(
         raise RuntimeError(f"the pack cannot be imported:\n{result.stderr[-4000:]}")
     values = json.loads(answer[-1].removeprefix("RESULT"))
     return ImportCost(
-        values["seconds"], tuple(values["foreign"]), values["path_kept"], tuple(values["inputs"]), values["own"]
+        values["seconds"],
+        tuple(values["foreign"]),
+        values["path_kept"],
+        tuple(values["inputs"]),
+        values["own"],
+        values["share"],
     )
 
 

@@ -1,0 +1,102 @@
+"""The adapter families under measure: a small model and file of each, applied as their nodes apply them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .sampling import Sampled
+
+LIMITS: Mapping[int, float] = {1: 1.10, 2: 1.15, 4: 1.25}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One family on one base model.
+
+    Attributes:
+        family: its id.
+        subject: for the table.
+        model: the plain MODEL.
+        loaded: the adapter, as its loader gives it.
+        file_bytes: bytes of the adapter's file.
+        apply: MODEL for (people, strength, first identity).
+        sampled: what is sampled with it.
+        people: how many identities are measured.
+        limits: bounds of operations by people.
+        beside: other MODELs that a user has anyway; their weights are none of the adapter's.
+    """
+
+    family: str
+    subject: str
+    model: Any
+    loaded: Any
+    file_bytes: int
+    apply: Callable[[int, float, int], Any]
+    sampled: Sampled
+    people: tuple[int, ...] = (1, 2, 4)
+    limits: Mapping[int, float] = field(default_factory=dict)
+    beside: tuple[Any, ...] = ()
+
+
+# Families whose files change no model that has a step of its own without them.
+WITHOUT_STEP: Mapping[str, str] = {
+    "photomaker": "it patches no layer: the identity stands in the prompt's tokens, and the LoRA is merged into the "
+    "weights before the first step",
+    "am_adapter_controlnext": "it runs inside the exemplar's pass of AM-Adapter, once for each of its steps, not in "
+    "a step of the sampled model",
+    "lafr": "it maps a latent once before sampling and patches no layer; see the topic restore",
+    "imagineid_adapters": "no node samples with it yet; it is trained and read by the pack's tools",
+    "dreamid": "its file is the whole network, so there is no step without it",
+    "musetalk": "its file is the whole network, so there is no step without it; see UnAvgLip, which patches it",
+}
+NEEDS_NEWER: Mapping[str, str] = {
+    "pulid_flux": "Flux",
+    "hunyuan_avatar": "HunyuanVideo",
+    "avatar_emotion": "HunyuanVideo",
+    "dreamid_v": "Wan",
+}
+TITLES = {
+    "faceid_sd15": ("ip_adapter_faceid", "FaceID, SD1.5"),
+    "faceid_plus_sd15": ("ip_adapter_faceid", "FaceID Plus v2, SD1.5"),
+    "faceid_sdxl": ("ip_adapter_faceid", "FaceID, SDXL"),
+    "ip_adapter_sd15": ("ip_adapter", "IP-Adapter, SD1.5"),
+    "ip_adapter_plus_sdxl": ("ip_adapter", "IP-Adapter Plus Face, SDXL"),
+    "instantid": ("instantid", "InstantID, SDXL"),
+    "pulid_v1_1": ("pulid_sdxl", "PuLID v1.1, SDXL"),
+    "id_animator": ("id_animator", "ID-Animator, SD1.5"),
+    "w_plus": ("w_plus", "W+ adapter, SD1.5"),
+    "fact": ("fact", "FACT, SD1.5"),
+}
+# The families whose term is one attention more in each layer; others say what they cost without a bound.
+BOUNDED = frozenset(TITLES) - {"fact", "w_plus", "pulid_v1_1"}
+
+
+def unet_cases(folder: Path) -> Iterator[Case]:
+    """Every family on SD1.5 or SDXL that `Apply Face Identity` applies."""
+    from host_inprocess import conditioning, tiny_model
+    from likeness_pack.inject.apply import ApplyOptions, apply_identity
+    from tiny_systems import BY_NAME
+
+    for name, (family, subject) in TITLES.items():
+        system = BY_NAME[name]
+        model, loaded = tiny_model(system.kind), system.load(folder)
+
+        def apply(
+            people: int, strength: float, first: int, model: Any = model, loaded: Any = loaded, system: Any = system
+        ) -> Any:
+            patched = model
+            for number in range(people):
+                options = ApplyOptions(strength=strength, lora_strength=0.0)
+                patched = apply_identity(patched, loaded, system.identity(first + number), options)
+            return patched
+
+        noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+        sampled = Sampled(noise, conditioning(system.kind, seed=1), conditioning(system.kind, seed=2))
+        limits = LIMITS if name in BOUNDED else {}
+        size = (folder / f"{name}.bin").stat().st_size
+        yield Case(family, subject, model, loaded, size, apply, sampled, limits=limits)

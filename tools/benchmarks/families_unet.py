@@ -1,0 +1,134 @@
+"""Families on a UNet whose nodes take more than an identity: a reference, a bad picture, an exemplar, a voice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .families import Case
+from .sampling import Callback, Sampled
+
+
+def seeded(*shape: int, seed: int = 0) -> Tensor:
+    """Normal noise."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def sd15(cfg: float = 4.0) -> Sampled:
+    """A latent of 8 x 8 and two prompts."""
+    from host_inprocess import conditioning
+
+    return Sampled(seeded(1, 4, 8, 8, seed=5), conditioning("SD15", seed=1), conditioning("SD15", seed=2), cfg)
+
+
+def restorer(folder: Path) -> Iterator[Case]:
+    """RestorerID: a bad picture and one reference."""
+    from host_inprocess import tiny_model
+    from likeness_pack.inject.restorerid import RestorationOptions, apply_restoration
+    from restorer_cases import lq_latents, reference_identity, tiny_restorer
+
+    model, loaded = tiny_model("SD15"), tiny_restorer(folder)
+
+    def apply(people: int, strength: float, first: int) -> Any:
+        options = RestorationOptions((strength,), lora_strength=0.0)
+        return apply_restoration(model, loaded, reference_identity(people, first), lq_latents(seed=first), options)
+
+    size = (folder / "any name.safetensors").stat().st_size
+    yield Case("restorerid", "RestorerID, SD1.5", model, loaded, size, apply, sd15(), people=(1,))
+
+
+def garment(folder: Path) -> Iterator[Case]:
+    """DreamFit on SD1.5: the features of one reference."""
+    from dreamfit_models import write_unet_file
+    from host_inprocess import conditioning, tiny_model
+    from likeness_pack.adapters import registry
+    from likeness_pack.inject.garment import ReferenceOptions, apply_reference, encode_reference
+    from likeness_pack.inject.loaded import LoadedAdapter
+
+    model = tiny_model("SD15")
+    path = write_unet_file(folder / "dreamfit.ckpt", model.model.diffusion_model, base=False)
+    loaded = LoadedAdapter(registry.load(path))
+    known: dict[int, Any] = {}
+
+    def apply(people: int, strength: float, first: int) -> Any:
+        if first not in known:
+            texts = conditioning("SD15", seed=6), conditioning("SD15", seed=7)
+            known[first] = encode_reference(loaded, model, seeded(1, 4, 12, 8, seed=first), *texts)
+        return apply_reference(model, known[first], ReferenceOptions(strength=strength))
+
+    yield Case("dreamfit", "DreamFit, SD1.5", model, loaded, path.stat().st_size, apply, sd15(), people=(1,))
+
+
+def exemplar(folder: Path) -> Iterator[Case]:
+    """AM-Adapter: the exemplar's pass through a second model is part of each step."""
+    from host_inprocess import tiny_model
+    from likeness_pack.adapters import registry
+    from likeness_pack.adapters.families.am_adapter.arch import Matcher
+    from likeness_pack.inject.am_adapter import MatchOptions, apply_am_adapter
+    from likeness_pack.inject.exemplar_pass import Trajectory
+    from likeness_pack.inject.loaded import LoadedAdapter
+    from safetensors.torch import save_file
+
+    model, other, path = tiny_model("SD15"), tiny_model("SD15", seed=7), folder / "matcher.safetensors"
+    shapes = {name: value.shape for name, value in Matcher((9, 16, 32, 16, 8)).state_dict().items()}
+    save_file({name: seeded(*shape, seed=3) * 0.4 for name, shape in shapes.items()}, path)
+    loaded = LoadedAdapter(registry.load(path, kind="adapter"))
+    maps = torch.zeros(2, 3, 64, 64)
+    maps[0, 0, :, 24:], maps[1, 0, 40:] = 1, 1
+
+    def apply(people: int, strength: float, first: int) -> Any:
+        trajectory = Trajectory(torch.tensor([0.03, 1.0, 15.0]), seeded(3, 4, 8, 8, seed=first))
+        options = MatchOptions(strength=strength)
+        return apply_am_adapter(model, other, loaded.adapter, trajectory, (maps[0], maps[1]), options)
+
+    size = path.stat().st_size
+    subject = "AM-Adapter, SD1.5"
+    yield Case("am_adapter", subject, model, loaded, size, apply, sd15(), people=(1,), beside=(other,))
+
+
+@dataclass(frozen=True)
+class LipCalls:
+    """Calls of MuseTalk's network in place of steps: it has one for each batch of frames."""
+
+    latents: Tensor
+    sound: Tensor
+
+    def run(self, model: Any, steps: int, callback: Callback | None = None) -> Tensor:
+        """The network ``steps`` times."""
+        from likeness_pack.inject.host import model_management
+        from likeness_pack.inject.musetalk import load_for, predict
+
+        load_for(model, len(self.latents), self.latents.shape[-1])
+        device = model_management().get_torch_device()
+        with torch.inference_mode():
+            for number in range(steps):
+                out: Tensor = predict(model, self.latents.to(device), self.sound.to(device))
+                if callback is not None:
+                    callback(number)
+        return out
+
+
+def lips(folder: Path) -> Iterator[Case]:
+    """UnAvgLip on MuseTalk: four photos of one person."""
+    from identities import arcface_identity
+    from likeness_pack.inject.unavglip import LipIdentityOptions, apply_lip_identity
+    from musetalk_models import adapter_of, model_of, write_musetalk, write_unavglip
+
+    model = model_of(write_musetalk(folder / "unet.safetensors"), "v1")
+    path = write_unavglip(folder / "identity.safetensors")
+    loaded = adapter_of(path)
+
+    def apply(people: int, strength: float, first: int) -> Any:
+        options = LipIdentityOptions(strength, 0.0)
+        return apply_lip_identity(model, loaded, arcface_identity(first, photos=4), options)
+
+    calls = LipCalls(seeded(2, 8, 8, 8), seeded(2, 50, 384, seed=1))
+    yield Case("unavglip", "UnAvgLip on MuseTalk", model, loaded, path.stat().st_size, apply, calls, people=(1,))
+
+
+BUILDERS = {"restorerid": restorer, "dreamfit": garment, "am_adapter": exemplar, "unavglip": lips}
