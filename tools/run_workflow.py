@@ -67,6 +67,7 @@ def _run(made: Prepared, chosen: argparse.Namespace) -> dict[str, Any]:
     number = client.queue(made.workflow)
     try:
         outputs = client.wait(number, made.workflow, events.pause, chosen.timeout)
+        events.drain()
     except KeyboardInterrupt:
         client.cancel(number)
         raise

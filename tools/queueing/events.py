@@ -43,6 +43,11 @@ class Events:
         if (left := limit - time.monotonic()) > 0:
             time.sleep(left)
 
+    def drain(self) -> None:
+        """Tell what has come in already."""
+        while self._socket is not None and select.select([self._socket], [], [], 0)[0]:
+            self._receive()
+
     def _receive(self) -> None:
         assert self._socket is not None
         try:
