@@ -40,7 +40,7 @@ class AdapterRun:
         source: what the material is, for the state and the report.
         shape: sizes of FACT's projector.
         tokens: FaceID's face tokens.
-        preview_steps: of the sampler in previews.
+        preview_steps: of the sampler in previews; 0 takes `PREVIEW_STEPS`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class AdapterRun:
         source: str,
         shape: ResamplerShape | None = None,
         tokens: int = 16,
-        preview_steps: int = PREVIEW_STEPS,
+        preview_steps: int = 0,
     ) -> None:
         width = int(material.conditions.shape[-1])
         model: AdapterModel
@@ -60,7 +60,7 @@ class AdapterRun:
             model = FactModel(base.unet, width, shape or ResamplerShape(), options.seed)
         else:
             model = FaceIDModel(base.unet, width, tokens, options.seed)
-        self._base, self._material, self._source, self._steps = base, material, source, preview_steps
+        self._base, self._material, self._source, self._steps = base, material, source, preview_steps or PREVIEW_STEPS
         self._trainer = AdapterTrainer(base.unet, model, material, options)
         noted = {"kind": kind, "source": source, "encoder": material.encoder, "pictures_given": len(material.latents)}
         self.task: Task = NotedTask(self._trainer.task, noted)
