@@ -43,7 +43,7 @@ host: setup
 	$(RUN) tools/dev/run_host.py
 
 bench: setup
-	$(RUN) tools/bench.py $(if $(DEVICE),--device $(DEVICE))
+	$(HOST_PYTHON) tools/bench.py $(if $(DEVICE),--device $(DEVICE))
 
 lint: setup
 	$(RUN) -m ruff check .
