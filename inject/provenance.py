@@ -23,9 +23,10 @@ PREFIX = "Likeness"
 _KINDS = tuple(kind for kind in vars(model_folders).values() if isinstance(kind, model_folders.FileKind))
 
 
-def with_manifest(queued: dict[str, Any]) -> dict[str, Any]:
+def with_manifest(queued: Any) -> Any:
     """Add the manifest to a queued graph of ours; other graphs, and broken ones, go through as they are."""
-    prompt = queued.get("prompt")
+    # The host shows its handlers whatever JSON was posted.
+    prompt = queued.get("prompt") if isinstance(queued, dict) else None
     ours = list(_our_nodes(prompt))
     if not ours:
         return queued
