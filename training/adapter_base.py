@@ -6,7 +6,6 @@ the weights of a UNet under the original names.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from .demo.autoencoder import Autoencoder
 from .demo.base import HEADS
 from .demo.conditioning import AttributeTokens
 from .dreamid_names import to_diffusers
-from .packages import diffusers
+from .packages import diffusers, transformers
 
 DRAWN_BASE, DRAWN_VAE, DRAWN_ENCODER = "drawn_base.safetensors", "drawn_vae.safetensors", "drawn_encoder.safetensors"
 UNET_PREFIX, PROMPT_PREFIX = "model.diffusion_model.", "prompt."
@@ -121,7 +120,7 @@ def folder_base(folder: Path, prompt: str = PROMPT) -> Base:
 
 
 def _encoded(folder: Path, prompt: str) -> Tensor:
-    library = importlib.import_module("transformers")
+    library = transformers()
     tokenizer = _part(library.CLIPTokenizer, folder, "tokenizer")
     network = _part(library.CLIPTextModel, folder, "text_encoder").float().eval()
     longest = int(network.config.max_position_embeddings)

@@ -24,6 +24,11 @@ def tensorboard() -> Any:
     return _package("torch.utils.tensorboard", "tensorboard", "TensorBoard logs")
 
 
+def transformers() -> Any:
+    """The package transformers (Apache-2.0), which ComfyUI brings."""
+    return _package("transformers", "transformers", "the prompt of a folder of diffusers")
+
+
 def _package(module: str, package: str, what: str) -> Any:
     try:
         return importlib.import_module(module)

@@ -119,6 +119,43 @@ def test_a_folder_trains_an_encoder_that_the_ordinary_loader_reads(small, tmp_pa
     assert "source 6 photographs of 3 persons" in capsys.readouterr().err
 
 
+def diffusers_folder(folder: Path) -> Path:
+    """A tiny SD1.5 in diffusers' layout, with a tokenizer of the letters."""
+    diffusers, transformers = importlib.import_module("diffusers"), importlib.import_module("transformers")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = diffusers.UNet2DConditionModel(
+            sample_size=8, block_out_channels=(32, 32, 32, 32), cross_attention_dim=768, attention_head_dim=8
+        )
+        levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+        vae = diffusers.AutoencoderKL(block_out_channels=(32,) * 4, layers_per_block=1, latent_channels=4, **levels)
+        sizes = {"hidden_size": 768, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 8}
+        text = transformers.CLIPTextModel(transformers.CLIPTextConfig(vocab_size=60, **sizes))
+    letters = [letter + end for letter in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
+    names = [*letters, "<|startoftext|>", "<|endoftext|>"]
+    (folder / "tokenizer").mkdir(parents=True)
+    vocabulary = json.dumps({name: number for number, name in enumerate(names)})
+    (folder / "tokenizer" / "vocab.json").write_text(vocabulary, encoding="utf-8")
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    for name, part in (("unet", unet), ("vae", vae), ("text_encoder", text)):
+        part.save_pretrained(folder / name)
+    return folder
+
+
+def test_photographs_train_an_adapter_on_a_folder_of_diffusers(small, tmp_path, capsys):
+    photographs(tmp_path / "people")
+    diffusers_folder(tmp_path / "sd15")
+    values = {**ADAPTER, "source": "people", "base": "sd15", "size": 64, "steps": 1, "preview_every": 1}
+    assert run(tmp_path, values, tensorboard=False) == 0
+    assert "6 photographs of 3 persons; face encoder transface_64x3" in capsys.readouterr().out
+    assert registry.load(tmp_path / "out" / "mine.safetensors", kind="adapter").encoder == "transface_64x3"
+    assert run(tmp_path, {**values, "source": "drawn", "name": "other"}, tensorboard=False) == 1
+    assert "expected the drawn faces model, found another base model" in capsys.readouterr().err
+    assert run(tmp_path, {**values, "base": "people", "name": "other"}, tensorboard=False) == 1
+    said = capsys.readouterr().err.strip()
+    assert "base model people: expected a folder of diffusers with unet" in said and "\n" not in said
+
+
 def test_a_loss_that_is_not_a_number_is_refused_and_leaves_no_file(small, tmp_path, capsys):
     assert run(tmp_path, ENCODER, learning_rate=1e30, steps=5) == 1
     assert "expected a loss that is a number" in capsys.readouterr().err
