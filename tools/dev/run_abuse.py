@@ -14,7 +14,7 @@ from pathlib import Path
 
 from comfy_process import ROOT
 
-REPORT = ROOT / "tests" / "abuse" / "report.json"
+REPORT = ROOT / "build" / "abuse.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="the version that make test runs")
     parser.add_argument("--report", type=Path, default=REPORT, help="where the counts go, as JSON")
     options, rest = parser.parse_known_args(arguments)
+    options.report.resolve().parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIKENESS_ABUSE_REPORT": str(options.report.resolve())}
     if not options.short:
         environment["LIKENESS_ABUSE_LONG"] = "1"

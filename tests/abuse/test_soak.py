@@ -1,0 +1,66 @@
+"""Many prompts with interrupts at random moments: memory flat, and nothing of ours stays in the model."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import numpy as np
+from fuzz_counts import Tallies, how_many
+from fuzz_server import AbuseServer
+from likeness_pack.tools import demo
+from server_fixtures import Prompt, titled, without_node
+
+FLAT = 1.05
+
+
+def plain(abused: AbuseServer, name: str) -> np.ndarray:
+    """The picture of the model alone."""
+    prompt = abused.portrait()
+    apply = titled(prompt, "Apply identity")
+    prompt = without_node(prompt, apply, {0: prompt[apply]["inputs"]["model"] and "model"})
+    kept: Prompt = {number: entry for number, entry in prompt.items() if not _dangles(entry, prompt)}
+    kept[titled(kept, "Portrait")]["inputs"]["filename_prefix"] = name
+    ends = {number for number, entry in kept.items() if "Similarity" in entry["class_type"]}
+    outputs = abused.run({number: entry for number, entry in kept.items() if number not in ends})
+    return abused.pixels(outputs)
+
+
+def _dangles(entry: dict[str, object], prompt: Prompt) -> bool:
+    inputs = entry["inputs"]
+    assert isinstance(inputs, dict)
+    return any(isinstance(value, list) and value[0] not in prompt for value in inputs.values())
+
+
+def test_soak_with_interrupts(abused: AbuseServer, tallies: Tallies) -> None:
+    """Interrupts never leave a patched layer, and memory after warming up is memory at the end, within 5 %."""
+    dice, tally = random.Random(9), tallies["soak"]
+    before = plain(abused, "before")
+    total, warm = how_many(20, 300), how_many(6, 40)
+    settled, interrupted = None, 0
+    for number in range(total):
+        prompt = abused.portrait(strength=dice.choice((0.3, 0.7, 1.0)))
+        demo.set_input(prompt, "Sampler", steps=dice.choice((1, 2, 8)), seed=number)
+        queued = abused.post_prompt(prompt)
+        if dice.random() < 0.6:
+            time.sleep(dice.random() * 1.2)
+            abused.interrupt()
+        outcome = abused.ended(queued)
+        interrupted += outcome.kind == "interrupted"
+        tally.tried += 1
+        tally.accepted += outcome.kind in ("finished", "interrupted")
+        if outcome.kind not in ("finished", "interrupted"):
+            tally.untyped.append(f"prompt {number}: {outcome.kind} {outcome.text[-600:]}")
+        if number + 1 == warm:
+            abused.free()
+            plain(abused, "warm")
+            settled = abused.memory
+    abused.free()
+    assert np.array_equal(plain(abused, "after"), before)
+    ended = abused.memory
+    tally.facts = {"interrupted": interrupted, "memory_mb_settled": settled, "memory_mb_at_the_end": ended}
+    assert not tally.untyped, tally.untyped[:5]
+    assert abused.running
+    assert abused.ways_out == []
+    if settled is not None and ended is not None:
+        assert ended <= FLAT * settled, (settled, ended)
