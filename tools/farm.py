@@ -1,6 +1,6 @@
 """Run a workflow over many photos or clips, on one machine or several, with Ray (requirements-farm.txt).
 
-    python tools/farm.py photos --workflow workflows/api/restore_face.json --input "Photo.image" --output done
+    python tools/farm.py photos --workflow workflows/api/swap_photo.json --input "Photo to change.image" --output done
     python tools/farm.py items.jsonl --workflow W.json --actors 4 --gpus-per-actor 1 --output done
 
 Each Ray actor owns one ComfyUI and feeds it item by item. Outputs are named by content, so a rerun does only what is

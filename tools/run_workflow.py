@@ -1,6 +1,6 @@
 """Run a workflow on a ComfyUI that is running, from a terminal; needs Python alone, no package.
 
-    python tools/run_workflow.py workflows/api/restore_face.json --set "Photo.image=@me.jpg" --set "Sampler.seed=7"
+    python tools/run_workflow.py workflows/api/swap_photo.json --set "Photo to change.image=@me.jpg" --json
 
 --set names a node by its title (or number) and an input. A value @file is a local file: it is sent to the server. The
 outputs are listed as one JSON object with --json, else one file a line. Exit code 0: done; 1: the server refused the
