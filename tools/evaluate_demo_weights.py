@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / ".demo_training", help="states of the training")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "figures", help="where figures and plots go")
-    parser.add_argument("--persons", type=int, default=32, help="held-out persons for each seed")
+    parser.add_argument("--persons", type=int, default=24, help="held-out persons for each seed")
     parser.add_argument("--seed", type=int, choices=SEEDS, help="measure this seed only and keep its figures in DIR")
     chosen = parser.parse_args(arguments)
     try:
@@ -59,14 +59,10 @@ def evaluate(workshop: Workshop, output: Path, persons: int) -> None:
     """Measure, write JSON and pictures."""
     rows: dict[str, list[Any]] = {}
     for seed in SEEDS:
-        for name, figures in one_seed(workshop, persons, seed, output if seed == SEEDS[0] else None).items():
+        for name, figures in kept_figures(workshop, persons, seed, output).items():
             rows.setdefault(name, []).append(figures)
-        print(f"seed {seed}: " + json.dumps({name: found[-1] for name, found in rows.items()}), flush=True)
-    result: dict[str, Any] = {
-        "persons": persons,
-        "seeds": SEEDS,
-        "models": {name: averaged(found) for name, found in rows.items()},
-    }
+    models = {name: averaged(found) for name, found in rows.items()}
+    result: dict[str, Any] = {"persons": persons, "seeds": SEEDS, "models": models}
     result |= {"summary": summary(rows), "each_seed": rows}
     output.mkdir(parents=True, exist_ok=True)
     (output / "demo_weights.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
