@@ -14,7 +14,7 @@ from ..adapters.detectors import packages as detector_packages
 from ..adapters.encoders import packages as encoder_packages
 from ..faces.errors import LikenessError
 from .adapter_base import DRAWN_ENCODER, PROMPT, drawn_base, folder_base
-from .adapter_material import drawn_material, photo_material
+from .adapter_material import Kind, drawn_material, photo_material
 from .fact.curriculum import Ramp
 from .fact.models import ResamplerShape
 from .fact.options import AdapterOptions
@@ -197,7 +197,7 @@ def _adapter(config: RunConfig) -> Trained:
     given = _named(AdapterOptions, config.own)
     given |= {name: _ramp(given[name], name) for name in ("drop", "shuffle") if name in given}
     options = _checked(AdapterOptions, {**given, "steps": common.steps, "seed": common.seed}, path)
-    kind = "fact" if common.task == "fact" else "faceid"
+    kind: Kind = "fact" if common.task == "fact" else "faceid"
     encoder = _encoder(config, extra.encoder)
     drawn = extra.base == DRAWN
     base = drawn_base(DEMO_WEIGHTS) if drawn else folder_base(config.folder / extra.base, extra.prompt)

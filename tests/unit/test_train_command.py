@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from likeness_pack.adapters import registry
+from likeness_pack.adapters.adapter import TokenOptions
+from likeness_pack.adapters.errors import EncoderMismatch
+from likeness_pack.adapters.identity import Identity
 from likeness_pack.faces.errors import BadImage, NoFaceFound
 from likeness_pack.training import run_config
 from likeness_pack.training.people_folder import load_people
@@ -106,7 +109,13 @@ def test_an_adapter_that_was_stopped_ends_with_the_same_weights(small, tmp_path,
 
 def test_faceid_is_read_by_the_ordinary_loader(small, tmp_path):
     assert run(tmp_path, ADAPTER, task="faceid", steps=1, preview_every=0, tensorboard=False, tokens=4) == 0
-    assert registry.load(tmp_path / "out" / "mine.safetensors").report.family == "ip_adapter_faceid"
+    adapter = registry.load(tmp_path / "out" / "mine.safetensors")
+    assert adapter.report.family == "ip_adapter_faceid" and adapter.encoder == "transface_64x3"
+    embedding = torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
+    known = Identity("transface_64x3", {"embedding": embedding}, ("a",))
+    assert adapter.tokens(known, TokenOptions()).cond.shape == (1, 4, 768)
+    with pytest.raises(EncoderMismatch, match="encode the face with that encoder"):
+        adapter.tokens(Identity("arcface_buffalo_l", {"embedding": embedding}, ("a",)), TokenOptions())
 
 
 def test_a_folder_trains_an_encoder_that_the_ordinary_loader_reads(small, tmp_path, capsys):

@@ -53,6 +53,7 @@ class FaceIDAdapter(CrossAttentionAdapter):
         digest: identifies the file.
         network: projection, keys and values.
         low_rank: the LoRA of the file by attention index and projection; tensors on the CPU, in the file's dtype.
+        encoder: id of the face encoder the file was trained with.
     """
 
     network: FaceIDNetwork
@@ -63,9 +64,11 @@ class FaceIDAdapter(CrossAttentionAdapter):
         digest: str,
         network: FaceIDNetwork,
         low_rank: Mapping[tuple[int, str], LowRank],
+        encoder: str = ENCODER,
     ) -> None:
         self.report = report
         self.digest = digest
+        self.encoder = encoder
         self.network = network.eval().requires_grad_(False)
         self.base = report.base
         self.context_dim = network.image_proj.width
@@ -124,17 +127,19 @@ class FaceIDAdapter(CrossAttentionAdapter):
 
     def _feature(self, identity: Identity, name: str, shape: tuple[int | None, ...]) -> Tensor:
         feature = identity.features.get(name)
-        right_model = identity.encoder == ENCODER
+        right_model = identity.encoder == self.encoder
         if right_model and feature is not None and _fits(feature.shape, shape):
             return feature
         if name != EMBEDDING and feature is None and right_model:
             cure = "encode the face with a CLIP vision model (ViT-H/14) connected, which Plus files need"
-        else:
+        elif self.encoder == ENCODER:
             cure = "encode the face with the ArcFace encoder of insightface's pack buffalo_l"
+        else:
+            cure = "encode the face with that encoder"
         sizes = ", ".join("N" if size is None else str(size) for size in shape)
         raise EncoderMismatch(
             self.report.title,
-            expected=f"{name} ({sizes}) of the encoder {ENCODER}",
+            expected=f"{name} ({sizes}) of the encoder {self.encoder}",
             found=f"{_told(identity)} of the encoder {identity.encoder}",
             cure=cure,
         )

@@ -10,7 +10,7 @@ from torch import nn
 from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
 from ...errors import KeyMismatch
 from ...family import Ambiguity, Family, Kind, Licence, Match
-from .adapter import FaceIDAdapter, FaceIDNetwork
+from .adapter import ENCODER, FaceIDAdapter, FaceIDNetwork
 from .arch import EmbeddingProjection, PlusProjection
 from .attention_layers import attention_layer, taken_apart
 from .layout import BASES, PERCEIVER, Parts, parts_of, refusal
@@ -59,7 +59,9 @@ class FaceIDFamily(Family):
             load_strictly(module, load_tensors(header, prefix), what=f"{header.path.name}, {prefix.rstrip('.')}")
         keys_values, low_rank = taken_apart(attention.requires_grad_(False))
         network = FaceIDNetwork(projection, keys_values)
-        return FaceIDAdapter(self.describe(header, match), header.digest, network, low_rank)
+        # Published files carry no note and were trained with buffalo_l; trained ones name their encoder.
+        encoder = header.metadata.get("encoder", ENCODER)
+        return FaceIDAdapter(self.describe(header, match), header.digest, network, low_rank, encoder)
 
 
 def _projection(header: CheckpointHeader, parts: Parts) -> EmbeddingProjection:
