@@ -153,10 +153,10 @@ def test_attacks(tmp_path: Path, tallies: Tallies, watch: Watch) -> None:
     """Pickles with code, archives without end, duplicate names, huge headers."""
     tally, mark = tallies[TOPIC + "attacks"], tmp_path / "was here"
     cases = [*attacks(mark), ("duplicate names", duplicate_names({"a": (2,)}))]
-    cases.append(("huge header", huge_header(how_many(100_000, 1_000_000))))
+    cases.append(("huge header", huge_header(how_many(20_000, 500_000))))
     start = memory_mb() or 0.0
     measured = forget_peak()
-    for suffix in (".pt", ".ckpt", ".safetensors"):
+    for suffix in (".pt", ".ckpt", ".safetensors")[: how_many(1, 3)]:
         path = tmp_path / f"attack{suffix}"
         for told, content in cases:
             path.write_bytes(content)

@@ -48,7 +48,7 @@ def hostile_prompt(info: dict[str, Any], kind: str, sources: dict[str, str]) -> 
     makers = {"IMAGE": "FuzzImage", "MASK": "FuzzMask", "AUDIO": "FuzzAudio"}
     inputs = defaults(info, kind)
     for name, spec in info[kind]["input"].get("required", {}).items():
-        if spec[0] in sources:
+        if isinstance(spec[0], str) and spec[0] in sources:
             prompt[spec[0]] = node(makers[spec[0]], case=sources[spec[0]])
             inputs[name] = [spec[0], 0]
         elif spec[0] == "LIKENESS_DETECTOR":

@@ -146,7 +146,7 @@ def odd_graph(prompt: Mapping[str, Any], dice: random.Random) -> Any:
             node["inputs"][dice.choice(sorted(node["inputs"]))] = odd_value(dice)
         elif what == 6:
             node["_meta"] = odd_value(dice)
-        else:
+        elif node:
             node.pop(dice.choice(sorted(node)), None)
     return graph
 
