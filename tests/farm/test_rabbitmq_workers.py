@@ -129,6 +129,7 @@ def front(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Com
             with (host.base / f"worker-{number}.log").open("wb") as log:
                 streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
                 workers.append(subprocess.Popen(command, cwd=host.base, env=environment, **streams))
+        warm_up(host)
         yield host
     finally:
         for worker in workers:
@@ -136,10 +137,21 @@ def front(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Com
         host.stop()
 
 
-def prompt(place: int) -> dict[str, Any]:
+def warm_up(host: ComfyProcess) -> None:
+    """Post until a worker answers: a prompt from before the first worker listened is lost."""
+    limit = time.monotonic() + LONGEST
+    while not any((host.base / "output").rglob("*.png")):
+        assert time.monotonic() < limit, "no worker takes a prompt"
+        host.post_prompt(prompt(0, "warm"))
+        pause = time.monotonic() + 10
+        while time.monotonic() < pause and not any((host.base / "output").rglob("*.png")):
+            time.sleep(0.1)
+
+
+def prompt(place: int, folder: str = "worker") -> dict[str, Any]:
     numbers = {"rounds": 0, "blur": 1.0, "resize": 1.0, "noise": 1.0, "jpeg": 1.0}
     degrade = {"images": ["1", 0], "seed": 1, "each_picture": True, **numbers}
-    save = {"images": ["2", 0], "filename_prefix": f"worker/{place}"}
+    save = {"images": ["2", 0], "filename_prefix": f"{folder}/{place}"}
     return {
         "1": {"class_type": "LoadImage", "inputs": {"image": f"photo {place}.png"}},
         "2": {"class_type": "LikenessDegradePictures", "inputs": degrade},
