@@ -46,7 +46,7 @@ def _picture_texts(path: Path) -> Mapping[str, str]:
 
     try:
         with Image.open(path) as picture:
-            return {name: value for name, value in picture.info.items() if isinstance(value, str)}
+            return {str(name): value for name, value in picture.info.items() if isinstance(value, str)}
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
         found = "no such file" if not path.exists() else f"a file that is no picture ({type(cause).__name__})"
         raise BadPicture(path.name, expected="a PNG", found=found, cure="choose a picture or a clip") from cause

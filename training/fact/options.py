@@ -29,8 +29,8 @@ class AdapterOptions:
         shuffle: probability that a person's conditions are exchanged.
         gate_rate: factor of the learning rate of the gates, which start at 0.
         text_drop: share of the prompts that are replaced by zeros, for base models whose empty prompt is zeros.
-        noise_bias: 0 draws timesteps evenly, as the official trainer does; 1 and more prefer noisy ones, where little of
-            the face is visible yet and the conditions decide who it becomes.
+        noise_bias: 0 draws timesteps evenly, as the official trainer does; 1 and more prefer noisy ones, where little
+            of the face is visible yet and the conditions decide who it becomes.
     """
 
     steps: int = 10_000
