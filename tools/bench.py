@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,9 +25,9 @@ from likeness_path import register  # noqa: E402
 
 register()
 
-from likeness_pack.tools.benchmarks.registry import ON_CPU, TOPICS  # noqa: E402
-from likeness_pack.tools.benchmarks.report import publish  # noqa: E402
-from likeness_pack.tools.benchmarks.rows import NotMeasured, Task  # noqa: E402
+from likeness_pack.tools.benchmarks.registry import ON_CPU, STEPS, TOPICS  # noqa: E402
+from likeness_pack.tools.benchmarks.report import completed, publish  # noqa: E402
+from likeness_pack.tools.benchmarks.rows import NotMeasured, Row, Task  # noqa: E402
 
 
 def main() -> int:
@@ -45,24 +46,33 @@ def main() -> int:
         parser.error("this machine has no CUDA device that torch sees")
     torch.set_num_threads(1)
     os.environ["LIKENESS_DEVICE"] = options.device
-    content: dict[str, Any] = {
-        "setting": setting(options.device),
-        **measured(options.device, options.rounds, options.topic),
-    }
+    content: dict[str, Any] = {"setting": setting(options.device), "ratios": [], "not_measured": {}}
+    content["setting"] |= {"machine": machine(), "rounds": options.rounds}
     for file in options.add:
         add(content, json.loads(file.read_text(encoding="utf-8")))
-    options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for found in measured(options.device, options.rounds, options.topic or tuple(TOPICS)):
+        print(found.as_text(), flush=True)
+        if isinstance(found, NotMeasured):
+            content["not_measured"][found.subject] = found.reason
+        else:
+            content["ratios"].append(found.as_json())
+        # After each row, so that a run that is stopped keeps what it has.
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if options.publish:
-        publish(content, ROOT / "docs")
+        from likeness_pack.adapters import registry
+
+        families = [family.id for family in registry.families("adapter")]
+        publish(completed(content, families, [name for name in TOPICS if name not in STEPS]), ROOT / "docs")
     return 0
 
 
 def add(content: dict[str, Any], earlier: dict[str, Any]) -> None:
-    """Put the figures of an earlier run before those of this one; both must have one setting."""
-    if earlier["setting"] != content["setting"]:
+    """Take the figures of an earlier run; both must have one setting."""
+    ours, theirs = ({**one["setting"], "machine": ""} for one in (content, earlier))
+    if ours != theirs:
         raise SystemExit(f"the earlier run had another setting: {earlier['setting']}")
-    content["ratios"] = earlier["ratios"] + content["ratios"]
-    content["not_measured"] = {**earlier["not_measured"], **content["not_measured"]}
+    content["ratios"] += earlier["ratios"]
+    content["not_measured"] |= earlier["not_measured"]
 
 
 def setting(device: str) -> dict[str, object]:
@@ -84,6 +94,12 @@ def setting(device: str) -> dict[str, object]:
     return found
 
 
+def machine() -> str:
+    """Cores, and how busy they are (Windows does not say)."""
+    load = f", load average {os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else ""
+    return f"{os.cpu_count()} cores{load}"
+
+
 def comfyui_version() -> str:
     """Version of the engine that is measured, or nothing where it does not say."""
     checkout = os.environ.get("COMFYUI_PATH")
@@ -96,20 +112,11 @@ def comfyui_version() -> str:
     return version("comfyui")
 
 
-def measured(device: str, rounds: int, only: list[str] | None) -> dict[str, Any]:
-    """Every row of the chosen topics, printed as it comes, and what was left out."""
-    rows: list[dict[str, object]] = []
-    left_out: dict[str, str] = {}
+def measured(device: str, rounds: int, topics: Sequence[str]) -> Iterator[Row | NotMeasured]:
+    """Every row of the chosen topics as it comes, and what was left out."""
     with TemporaryDirectory() as folder:
-        for name in only or TOPICS:
-            task = Task(Path(folder), "cpu" if name in ON_CPU else device, rounds)
-            for found in TOPICS[name](task):
-                print(found.as_text(), flush=True)
-                if isinstance(found, NotMeasured):
-                    left_out[found.subject] = found.reason
-                else:
-                    rows.append(found.as_json())
-    return {"ratios": rows, "not_measured": left_out}
+        for name in topics:
+            yield from TOPICS[name](Task(Path(folder), "cpu" if name in ON_CPU else device, rounds))
 
 
 if __name__ == "__main__":

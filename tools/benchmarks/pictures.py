@@ -103,7 +103,8 @@ def restoring(task: Task) -> Found:
     from likeness_pack.adapters.families.lafr.arch import LatentAlignAdapter
 
     torch.manual_seed(0)
-    network, latents = LatentAlignAdapter().eval(), torch.randn(4, 4, 32, 32)
+    network = LatentAlignAdapter().eval().to(task.device)
+    latents = torch.randn(4, 4, 32, 32).to(task.device)
 
     @torch.inference_mode()
     def aligned(step: int) -> object:

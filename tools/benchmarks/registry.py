@@ -20,3 +20,5 @@ TOPICS: Mapping[str, Topic] = {
 }
 # Topics whose work stays on the CPU, whatever the device.
 ON_CPU = frozenset({"swap", "detection", "import"})
+# Topics whose rows are of one step, by family.
+STEPS = frozenset({"unet", "transformer"})

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .rows import STEP
 
 PEOPLE = (1, 2, 4)
+NOT_REACHED = "the published run was stopped before it; `make bench` measures it"
 Content = Mapping[str, Any]
 INTRODUCTION = """# Benchmarks
 
 Made by `make bench` (`tools/bench.py --publish`) of [benchmarks.json](benchmarks.json); nothing here is typed by hand.
 Only ratios: each is measured side by side in one process, in rounds whose order turns, and given as the median. Models
 have the real layers at small width, so times weigh the cost of calls more than a real model does; counts of operations
-do not depend on width. On a CPU, times are the process's CPU time, which other work on the machine hardly changes; the
-run below was made on a busy machine of two cores.
+do not depend on width. On a CPU, times are the process's CPU time, which other work on the machine changes little; the
+setting says how busy it was.
 
 `make bench DEVICE=cuda` measures the same on a card; `COMFYUI_PATH` and `COMFYUI_PYTHON` name a newer ComfyUI for the
 families on Flux, Wan and HunyuanVideo.
@@ -25,12 +26,20 @@ families on Flux, Wan and HunyuanVideo.
 STEP_NOTE = """
 Operations are calls of ATen that are no views; synchronisations are values read back in a step, beyond those of the
 plain model. A dash: this system takes one person, or one reference. AM-Adapter's step contains the exemplar's pass
-through a second model, RestorerID's a residual branch in every block: both cost about what their authors' code does.
+through a second model, RestorerID's a residual branch in every block.
 'Weights held' is what the patched model keeps beside the plain one, against the adapter's file (a LoRA is not merged in
 these runs; HunyuanVideo-Avatar's and DreamID-V's files hold the base model too); it hardly grows with people, since the
 weights are there once.
 'Apply again' is the time of applying with a changed strength against a new identity.
 """
+
+
+def completed(content: Content, families: Sequence[str], topics: Sequence[str]) -> dict[str, Any]:
+    """The same with a reason for every family and topic that the run did not reach."""
+    known = {row["family"] for row in content["ratios"]} | {row["topic"] for row in content["ratios"]}
+    reached = known | set(content["not_measured"])
+    missing = dict.fromkeys((name for name in (*families, *topics) if name not in reached), NOT_REACHED)
+    return {**content, "not_measured": {**content["not_measured"], **missing}}
 
 
 def publish(content: Content, folder: Path) -> None:
@@ -64,7 +73,7 @@ def step_table(content: Content) -> str:
         values = {(row["measure"], row["people"]): row["value"] for row in rows if row["subject"] == subject}
         added = max(value for (measure, _), value in values.items() if measure == "synchronisations added")
         cells = [subject, _people(values, "operations"), f"{added:.0f}", _people(values, "step time")]
-        cells += [_people(values, "weights held"), f"{values['apply time', 1]:.3f}"]
+        cells += [_people(values, "weights held"), _one(values, "apply time")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -91,6 +100,10 @@ def plot(content: Content, path: Path) -> None:
         if row["topic"] == STEP and row["measure"] == "operations" and row["people"] == 1
     }
     bars(path, shown, figure)
+
+
+def _one(values: Mapping[tuple[str, int], float], measure: str) -> str:
+    return f"{values[measure, 1]:.3f}" if (measure, 1) in values else "–"
 
 
 def _people(values: Mapping[tuple[str, int], float], measure: str) -> str:
