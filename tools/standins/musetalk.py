@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from likeness_pack.adapters.families.musetalk.layout import PUBLISHED_WIDTHS, unet_shapes
 from likeness_pack.adapters.families.unavglip.layout import CONTEXT, EMBEDDING, HEAD_DIM
+
 from .adapters import LORA_RANK, face_attention, fact_blocks
 from .blocks import linear, norm, perceiver
 from .fill import Shapes
