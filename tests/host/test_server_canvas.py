@@ -23,6 +23,7 @@ PICTURE_BYTES = 100_000
 # form is judged as it is, up to the first loader that opens one.
 MODEL_FOLDERS = {
     ("CheckpointLoaderSimple", "ckpt_name"): "checkpoints",
+    ("CLIPLoader", "clip_name"): "clip",
     ("CLIPVisionLoader", "clip_name"): "clip_vision",
     ("ControlNetLoader", "control_net_name"): "controlnet",
     ("DualCLIPLoader", "clip_name1"): "clip",
@@ -33,12 +34,21 @@ MODEL_FOLDERS = {
     ("VAELoader", "vae_name"): "vae",
     ("LikenessApplyMotion", "file"): "face_adapters",
     ("LikenessEditWPlus", "direction"): "face_adapters/w_directions",
+    ("LikenessLipSyncClip", "clip"): "../input",
     ("LikenessLoadAdapter", "file"): "face_adapters",
+    ("LikenessLoadAudioEncoder", "encoder"): "face_encoders",
+    ("LikenessLoadClip", "clip"): "../input",
+    ("LikenessLoadDreamIDV", "file"): "diffusion_models",
     ("LikenessLoadEncoder", "encoder"): "face_encoders",
+    ("LikenessLoadHunyuanAvatar", "file"): "diffusion_models",
+    ("LikenessLoadMuseTalk", "file"): "diffusion_models",
     ("LikenessLoadParser", "file"): "face_parsers",
     ("LikenessLoadRestorerCheckpoint", "file"): "face_adapters",
+    ("LikenessLoadSound", "file"): "../input",
     ("LikenessLoadSwapper", "swapper"): "face_swappers",
     ("LikenessPreviewWPlus", "file"): "face_encoders",
+    ("LikenessSaveClip", "like"): "../input",
+    ("LikenessSwapClip", "clip"): "../input",
 }
 
 
@@ -51,9 +61,12 @@ def canvas(name: str) -> dict[str, Any]:
 
 
 def known_nodes(node_info: dict[str, Any], prompt: dict[str, Any]) -> None:
-    """Skip where the host is older than a node of the workflow; our own nodes must all be there."""
+    """Skip where the host is older than a node of the workflow or an input of it; our own must all be there."""
     lacking = {entry["class_type"] for entry in prompt.values()} - node_info.keys()
     assert not {name for name in lacking if name.startswith("Likeness")}
+    hosts = [entry for entry in prompt.values() if not entry["class_type"].startswith("Likeness")]
+    known = [(entry, input_specs(node_info[entry["class_type"]])) for entry in hosts if entry["class_type"] in node_info]
+    lacking |= {f"{entry['class_type']}.{name}" for entry, specs in known for name in entry["inputs"].keys() - specs}
     if lacking:
         pytest.skip(f"needs a newer host, with {', '.join(sorted(lacking))}")
 
