@@ -65,7 +65,9 @@ def known_nodes(node_info: dict[str, Any], prompt: dict[str, Any]) -> None:
     lacking = {entry["class_type"] for entry in prompt.values()} - node_info.keys()
     assert not {name for name in lacking if name.startswith("Likeness")}
     hosts = [entry for entry in prompt.values() if not entry["class_type"].startswith("Likeness")]
-    known = [(entry, input_specs(node_info[entry["class_type"]])) for entry in hosts if entry["class_type"] in node_info]
+    known = [
+        (entry, input_specs(node_info[entry["class_type"]])) for entry in hosts if entry["class_type"] in node_info
+    ]
     lacking |= {f"{entry['class_type']}.{name}" for entry, specs in known for name in entry["inputs"].keys() - specs}
     if lacking:
         pytest.skip(f"needs a newer host, with {', '.join(sorted(lacking))}")
