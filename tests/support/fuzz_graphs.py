@@ -20,6 +20,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "SolidMask": {"width": 64, "height": 64},
     "KSampler": {"steps": 1},
 }
+# They need no wire, run for thousands of steps and write into the models folder, as they should.
+TRAINERS = frozenset({"LikenessTrainAdapter", "LikenessTrainEncoder"})
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN")
 ODD_TEXTS = (
     "", " ", "../../evil", "/etc/evil", "..\\..\\evil", "C:\\evil", "CON", "nul.png", "a\x00b", "~/evil", "x" * 3000,
@@ -41,7 +43,7 @@ class Wiring:
 
     def __init__(self, info: Mapping[str, Any], dice: random.Random, hostile: float = 0.25) -> None:
         self._info, self._dice, self._hostile = info, dice, hostile
-        self.ours = sorted(name for name in info if name.startswith("Likeness"))
+        self.ours = sorted(name for name in info if name.startswith("Likeness") and name not in TRAINERS)
         self._makers: dict[str, list[tuple[str, int]]] = {}
         for name in (*self.ours, *(one for one in HOSTS_OWN if one in info)):
             for slot, kind in enumerate(info[name]["output"]):
