@@ -19,6 +19,8 @@ from .model_folders import folder_roots, input_folder
 
 FOLDER = "face_adapters"
 TIMESTEPS = 1000
+# Letters of a name, endings not counted; three bytes each still fit into a file system's 255.
+LONGEST = 80
 
 
 class BadPlace(LikenessError):
@@ -79,12 +81,12 @@ def training_folder(name: str) -> Path:
         BadPlace: a name that leads out of it.
     """
     root = input_folder().resolve()
-    folder = (root / name).resolve()
-    if not name.strip() or root not in (folder, *folder.parents):
+    folder = (root / name).resolve() if _can_be_a_path(name) else None
+    if folder is None or not name.strip() or root not in (folder, *folder.parents):
         raise BadPlace(
             "folder of pictures",
             expected="the name of a folder inside ComfyUI's input folder",
-            found=repr(name),
+            found=repr(name[:LONGEST]),
             cure="put the pictures there and give the folder's name, or connect 'images'",
         )
     return folder
@@ -97,8 +99,10 @@ def adapter_file(name: str, resume: bool, folder: str = FOLDER) -> Path:
         BadPlace: not a plain name, or a file that exists while the run does not go on from it.
     """
     stem = name.strip().removesuffix(".safetensors")
-    if not stem or stem != Path(stem).name or any(sign in stem for sign in '/\\:*?"<>|') or stem.startswith("."):
-        raise BadPlace("name of the file", expected="a plain name", found=repr(name), cure="use letters and numbers")
+    plain = _can_be_a_path(stem) and not any(sign in stem for sign in '/\\:*?"<>|')
+    if not stem or not plain or stem != Path(stem).name or stem.startswith("."):
+        found = repr(name[:LONGEST])
+        raise BadPlace("name of the file", expected="a plain name", found=found, cure="use letters and numbers")
     roots = folder_roots(folder) or [Path(folder_paths().models_dir) / folder]
     path = roots[0] / f"{stem}.safetensors"
     if path.exists() and not resume:
@@ -106,3 +110,8 @@ def adapter_file(name: str, resume: bool, folder: str = FOLDER) -> Path:
             path.name, expected="a new name", found="a file of that name", cure="choose another name, or set resume"
         )
     return path
+
+
+def _can_be_a_path(name: str) -> bool:
+    """Systems refuse such names with errors of their own."""
+    return "\x00" not in name and len(name) <= LONGEST

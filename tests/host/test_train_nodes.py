@@ -160,6 +160,16 @@ def test_what_cannot_be_trained_is_one_sentence(
     assert not list(places.glob("face_*/refused.safetensors"))
 
 
+@pytest.mark.parametrize("text", ["a\x00b", "x" * 3000, "../../evil", "..", "\n/evil", "C:\\evil"])
+def test_names_that_no_file_can_have_are_one_sentence(places: Path, text: str) -> None:
+    with pytest.raises(BadPlace, match="expected a plain name") as error:
+        train(LikenessTrainEncoder, ENCODER, name=text)
+    assert len(str(error.value)) < 400
+    if not text.startswith(("\n", "C:")):
+        with pytest.raises(BadPlace, match="inside ComfyUI's input folder"):
+            host_lafr.training_folder(text)
+
+
 def test_an_existing_file_is_never_replaced(places: Path) -> None:
     path = places / "face_encoders" / "mine.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
