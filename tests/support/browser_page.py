@@ -77,8 +77,8 @@ class ComfyPage:
         where = message.location.get("url", "")
         outside = where.startswith("http") and not where.startswith(self.url)
         # A fresh server has no settings and templates of a user yet, and answers 404 to the interface's first question;
-        # newer interfaces ask for the picture "none" before LoadImage has its value.
-        fresh = "/userdata" in where or "/user.css" in where or "filename=none&" in where
+        # and a shipped graph names pictures and clips that the user brings.
+        fresh = "/userdata" in where or "/user.css" in where or "type=input" in where
         if message.type == "error" and not outside and not fresh:
             self._complain(f"{where}: {message.text}")
 
