@@ -78,13 +78,14 @@ def exemplar(folder: Path) -> Iterator[Case]:
     shapes = {name: value.shape for name, value in Matcher((9, 16, 32, 16, 8)).state_dict().items()}
     save_file({name: seeded(*shape, seed=3) * 0.4 for name, shape in shapes.items()}, path)
     loaded = LoadedAdapter(registry.load(path, kind="adapter"))
+    matcher: Any = loaded.adapter
     maps = torch.zeros(2, 3, 64, 64)
     maps[0, 0, :, 24:], maps[1, 0, 40:] = 1, 1
 
     def apply(people: int, strength: float, first: int) -> Any:
         trajectory = Trajectory(torch.tensor([0.03, 1.0, 15.0]), seeded(3, 4, 8, 8, seed=first))
         options = MatchOptions(strength=strength)
-        return apply_am_adapter(model, other, loaded.adapter, trajectory, (maps[0], maps[1]), options)
+        return apply_am_adapter(model, other, matcher, trajectory, (maps[0], maps[1]), options)
 
     size = path.stat().st_size
     subject = "AM-Adapter, SD1.5"
@@ -127,7 +128,7 @@ def lips(folder: Path) -> Iterator[Case]:
         options = LipIdentityOptions(strength, 0.0)
         return apply_lip_identity(model, loaded, arcface_identity(first, photos=4), options)
 
-    calls = LipCalls(seeded(2, 8, 8, 8), seeded(2, 50, 384, seed=1))
+    calls: Any = LipCalls(seeded(2, 8, 8, 8), seeded(2, 50, 384, seed=1))
     yield Case("unavglip", "UnAvgLip on MuseTalk", model, loaded, path.stat().st_size, apply, calls, people=(1,))
 
 

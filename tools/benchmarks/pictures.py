@@ -44,8 +44,9 @@ def _drawn_retinaface() -> Any:
 
     torch.manual_seed(0)
     network = RetinaFace().eval()
-    for head in network.ClassHead:
-        torch.nn.init.zeros_(head.conv1x1.weight)
+    for name, weight in network.named_parameters():
+        if name.startswith("ClassHead.") and name.endswith(".conv1x1.weight"):
+            torch.nn.init.zeros_(weight)
     return RetinaFaceDetector(network)
 
 

@@ -5,6 +5,8 @@ Names are those of the published files. Any size that is a multiple of 4 works; 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -98,8 +100,10 @@ class SwapNetwork(nn.Module):
         """Pictures that go through the large maps together: on a CPU as many as its cache holds."""
         if target.device.type != "cpu":
             return len(target) or 1
-        each = self.target_encoder[0].out_channels * target[:1, 0].numel() * target.element_size()
-        return max(1, int(_CACHE // max(1, each)))  # type: ignore[operator]
+        first: Any = self.target_encoder[0]
+        channels = int(first.weight.shape[0])
+        each = channels * target[:1, 0].numel() * target.element_size()
+        return max(1, int(_CACHE // max(1, each)))
 
 
 def _convolved(layer: Conv2d, features: Tensor) -> Tensor:
