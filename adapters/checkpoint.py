@@ -84,6 +84,8 @@ def read_header(path: Path | str) -> CheckpointHeader:
         UnsafeCheckpoint: a program (TorchScript), or a pickle that holds requests for code and no tensors.
     """
     path = Path(path)
+    if "\x00" in path.name:
+        raise BadCheckpoint(printable(path.name), expected="a file name", found="a NUL in it", cure="check the path")
     try:
         container, size = container_of(path)
         raw = _raw_header(path, size, container)
