@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from ..adapters.errors import BaseModelMismatch
+from .host import model_management
 from .lafr import BadPlace, adapter_file
 from .mean_latent import encode_mean
 
 # SD1.5's factor between latents of its VAE and of its UNet.
 LATENT_SCALE = 0.18215
 PREVIEW_SIDE = 512
+
+
+def training_device() -> torch.device:
+    """Where the host computes."""
+    found: torch.device = model_management().get_torch_device()
+    return found
 
 
 def trained_file(name: str, folder: str, resume: bool) -> tuple[Path, Path]:

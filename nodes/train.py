@@ -119,7 +119,7 @@ class LikenessTrainAdapter:
         """Encode what is learned from, train, write the file."""
         import torch
 
-        from ..inject.training_host import trained_file
+        from ..inject.training_host import trained_file, training_device
         from ..training.adapter_material import drawn_material, photo_material
         from ..training.fact.options import AdapterOptions
         from ..training.runs import DRAWN_SHAPE, AdapterRun
@@ -137,7 +137,8 @@ class LikenessTrainAdapter:
             else:
                 photos = _photos(folder, detector, size // 64 * 64, 2)
                 told, material = photos.told(), photo_material(photos, base, encoder, task)
-            trained = AdapterRun(task, base, material, options, told, DRAWN_SHAPE if drawn else None)
+            shape = DRAWN_SHAPE if drawn else None
+            trained = AdapterRun(task, base, material, options, told, shape, device=training_device())
             return _carried_out(trained, place, steps, learning_rate, preview_every)
 
 
@@ -196,7 +197,7 @@ class LikenessTrainEncoder:
         """Find the faces, train, write the file."""
         import torch
 
-        from ..inject.training_host import trained_file
+        from ..inject.training_host import trained_file, training_device
         from ..training.recogniser.people import SIZE, DrawnPeople
         from ..training.recogniser.task import RecipeOptions
         from ..training.runs import RecogniserRun
@@ -212,7 +213,7 @@ class LikenessTrainEncoder:
                 faces = _photos(folder, detector, SIZE, 1)
                 told = faces.told()
             layout: Any = network
-            trained = RecogniserRun(layout, faces, options, told)
+            trained = RecogniserRun(layout, faces, options, told, device=training_device())
             return _carried_out(trained, place, steps, learning_rate, preview_every)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..adapters import registry
 from ..adapters.detectors import packages as detector_packages
 from ..adapters.encoders import packages as encoder_packages
@@ -55,6 +57,7 @@ class Common:
         save_every, preview_every, tell_every: steps between two states, previews and lines; 0 previews: none.
         tensorboard: whether logs are written.
         detector: what finds faces in photographs: a name of the detector packages, or a file.
+        device: as torch names it; auto takes CUDA where there is one.
     """
 
     task: str
@@ -69,6 +72,7 @@ class Common:
     tell_every: int = 50
     tensorboard: bool = True
     detector: str = "mtcnn"
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,8 @@ def _adapter(config: RunConfig) -> Trained:
         photos = load_people(config.folder / common.source, detector, extra.size, least=2)
         material, source = photo_material(photos, base, encoder, kind), photos.told()
     shape = _checked(ResamplerShape, extra.resampler, path) if extra.resampler else DRAWN_SHAPE if drawn else None
-    return AdapterRun(kind, base, material, options, source, shape, extra.tokens, extra.preview_steps)
+    device = _device(common.device)
+    return AdapterRun(kind, base, material, options, source, shape, extra.tokens, extra.preview_steps, device)
 
 
 def _recogniser(config: RunConfig) -> Trained:
@@ -226,9 +231,24 @@ def _recogniser(config: RunConfig) -> Trained:
     network: Any = extra.network
     if common.source == DRAWN:
         people = DrawnPeople(extra.people, common.seed)
-        return RecogniserRun(network, people, options, f"{extra.people} drawn persons", extra.embedding)
+        told = f"{extra.people} drawn persons"
+        return RecogniserRun(network, people, options, told, extra.embedding, _device(common.device))
     photos = load_people(config.folder / common.source, _detector(config))
-    return RecogniserRun(network, photos, options, photos.told(), extra.embedding)
+    return RecogniserRun(network, photos, options, photos.told(), extra.embedding, _device(common.device))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise BadConfig(
+            "device",
+            expected="auto, cpu, cuda or another device of this torch",
+            found=f"{name} ({str(error)[:80]})",
+            cure="choose a device that this machine has",
+        ) from error
 
 
 def _encoder(config: RunConfig, name: str) -> Any:

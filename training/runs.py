@@ -41,6 +41,7 @@ class AdapterRun:
         shape: sizes of FACT's projector.
         tokens: FaceID's face tokens.
         preview_steps: of the sampler in previews; 0 takes `PREVIEW_STEPS`.
+        device: where to train.
     """
 
     def __init__(
@@ -53,13 +54,16 @@ class AdapterRun:
         shape: ResamplerShape | None = None,
         tokens: int = 16,
         preview_steps: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
+        base.unet.to(device)
         width = int(material.conditions.shape[-1])
         model: AdapterModel
         if kind == "fact":
             model = FactModel(base.unet, width, shape or ResamplerShape(), options.seed)
         else:
             model = FaceIDModel(base.unet, width, tokens, options.seed)
+        model.network.to(device)
         self._base, self._material, self._source, self._steps = base, material, source, preview_steps or PREVIEW_STEPS
         self._trainer = AdapterTrainer(base.unet, model, material, options)
         noted = {"kind": kind, "source": source, "encoder": material.encoder, "pictures_given": len(material.latents)}
@@ -97,15 +101,22 @@ class RecogniserRun:
         options: recipe, batch, seed and the recipe's own numbers.
         source: what the faces are, for the state and the report.
         embedding: width of the embedding.
+        device: where to train.
 
     Raises:
         TrainingFailed: a recipe that does not fit the network, or fewer than two persons.
     """
 
     def __init__(
-        self, network: NetworkKind, people: People, options: RecipeOptions, source: str, embedding: int = 64
+        self,
+        network: NetworkKind,
+        people: People,
+        options: RecipeOptions,
+        source: str,
+        embedding: int = 64,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.recogniser = small_recogniser(network, people.count, options.seed, embedding=embedding)
+        self.recogniser = small_recogniser(network, people.count, options.seed, embedding=embedding).to(device)
         self._people, self._source, self._options = people, source, options
         noted = {"network": network, "source": source, "embedding": embedding}
         self.task: Task = NotedTask(RecogniserTask(self.recogniser, people, options), noted)

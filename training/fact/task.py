@@ -48,6 +48,8 @@ def biased_timesteps(count: int, bias: float, generator: torch.Generator) -> Ten
 class AdapterTask:
     """Noise prediction with a frozen base model; see `loop.Task`.
 
+    Material and random numbers stay on the CPU, so that every device draws the same; a step's batch goes to the UNet's.
+
     Args:
         unet: the diffusers UNet the model's layers are attached to.
         model: the adapter.
@@ -60,6 +62,7 @@ class AdapterTask:
         self._unet, self._model, self._people, self._told = unet, model, people, options
         self._masks = enlarged(people.masks, options.mask_growth)
         self._share = alphas_cumprod().float()
+        self._device = next(unet.parameters()).device
 
     @property
     def network(self) -> nn.Module:
@@ -96,16 +99,17 @@ class AdapterTask:
         text = people.prompts(rows) * kept_rows(len(rows), told.text_drop, generator)
         share = self._share[timesteps][:, None, None, None]
         noisy = share.sqrt() * latents + (1 - share).sqrt() * noise
-        with self._model.attached.reading(self._model.tokens(conditions)):
-            predicted = self._unet(noisy, timesteps, encoder_hidden_states=text).sample
-        return self._with_fair(functional.mse_loss(predicted, noise), rows)
+        here = self._device
+        with self._model.attached.reading(self._model.tokens(conditions.to(here))):
+            predicted = self._unet(noisy.to(here), timesteps.to(here), encoder_hidden_states=text.to(here)).sample
+        return self._with_fair(functional.mse_loss(predicted, noise.to(here)), rows)
 
     def _with_fair(self, error: Tensor, rows: Tensor) -> dict[str, Tensor]:
         attached = self._model.attached
         if not isinstance(attached, AttachedGatedLayers):
             return {TOTAL: error, "noise": error}
         increments = attached.taken_increments()
-        outside = fair(increments, self._masks[rows], self._told.fair_norm, self._told.fair_reduction)
+        outside = fair(increments, self._masks[rows].to(self._device), self._told.fair_norm, self._told.fair_reduction)
         total = error + self._told.fair_weight * outside if self._told.fair_weight else error
         return {TOTAL: total, "noise": error, "fair": outside}
 

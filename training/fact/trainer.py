@@ -60,12 +60,13 @@ class AdapterTrainer:
 
     def preview(self, rows: Tensor, seed: int = 0, steps: int = 20, guidance: float = 2.0) -> tuple[Tensor, Tensor]:
         """Latents (N, 4, h, w) of the plain model and of the adapter for some rows of the material."""
-        text = self._people.prompts(rows)
-        noise = torch.randn(self._people.latents[rows].shape, generator=generator_for("preview", seed))
+        here = next(self._unet.parameters()).device
+        text = self._people.prompts(rows).to(here)
+        noise = torch.randn(self._people.latents[rows].shape, generator=generator_for("preview", seed)).to(here)
         plain = preview(self._unet, None, text, None, noise, steps=steps, guidance=guidance)
-        conditions = self._people.conditions[rows]
+        conditions = self._people.conditions[rows].to(here)
         shown = preview(self._unet, self._model, text, conditions, noise, steps=steps, guidance=guidance)
-        return plain, shown
+        return plain.cpu(), shown.cpu()
 
     def save(self, path: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the adapter as it is now, in its published layout."""

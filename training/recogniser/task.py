@@ -95,6 +95,8 @@ class RecogniserTask:
         images = self.people.pictures(labels, generator)
         turned = torch.rand(len(images), generator=generator) < FLIP
         images = torch.where(turned[:, None, None, None], images.flip(-1), images)
+        # Pictures and random numbers are made on the CPU, so that every device draws the same.
+        labels = labels.to(self.recogniser.centres.device)
         if self.recipe.recipe == "transface":
             return self._transface(images, labels, generator)
         if self.recipe.recipe == "topofr":
@@ -112,25 +114,26 @@ class RecogniserTask:
         """Nothing beside the network."""
 
     def _plain(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        found = self.recogniser(images)
+        found = self.recogniser(images.to(labels.device))
         if isinstance(found, TransFaceOutput):
             logits = constant_margin_logits(cosines(found.embedding, self.recogniser.centres), labels)
-            return {TOTAL: weighted_margin_loss(logits, labels, torch.ones(len(labels)))}
+            return {TOTAL: weighted_margin_loss(logits, labels, torch.ones_like(labels, dtype=logits.dtype))}
         logits = arcface_logits(cosines(found, self.recogniser.centres), labels)
         return {TOTAL: functional.cross_entropy(logits, labels)}
 
     def _transface(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         # In training mode, as the authors do it: the first look moves the batch statistics too.
         with torch.no_grad():
-            weight = self.recogniser(images).weight
+            weight = self.recogniser(images.to(labels.device)).weight.cpu()
         changed = perturb_dominant_patches(images, weight, generator, self.recipe.chance)
-        found = self.recogniser(changed)
+        found = self.recogniser(changed.to(labels.device))
         weights = sample_weights(found.patch_entropy, self.recipe.gamma)
         logits = constant_margin_logits(cosines(found.embedding, self.recogniser.centres), labels)
         return {TOTAL: weighted_margin_loss(logits, labels, weights), "weight": weights.mean()}
 
     def _topofr(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        embeddings = self.recogniser.embeddings(perturb_structure(images, generator, self.recipe.chance))
+        perturbed = perturb_structure(images, generator, self.recipe.chance)
+        embeddings = self.recogniser.embeddings(perturbed.to(labels.device))
         logits = arcface_logits(cosines(embeddings, self.recogniser.centres), labels)
         told = structure_damage_loss(logits, labels, focal=self.recipe.focal)
         topology = topological_loss(images, embeddings)

@@ -46,7 +46,7 @@ def topological_loss(images: Tensor, embeddings: Tensor) -> Tensor:
     wanted = _at(pictures, death_edges(pictures))
     rows, columns = death_edges(between).to(embeddings.device).T
     found = (embeddings[rows] - embeddings[columns]).norm(dim=1)
-    return (wanted - found).square().sum() / len(images)
+    return (wanted.to(found) - found).square().sum() / len(images)
 
 
 def _distances(rows: Tensor) -> Tensor:
