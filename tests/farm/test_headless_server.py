@@ -114,7 +114,13 @@ def test_stopping_the_command_stops_it_on_the_server(server: ComfyProcess, folde
     slow["2"]["inputs"]["rounds"] = 2
     (folder / "w.json").write_text(json.dumps(slow), encoding="utf-8")
     options = ("--set", f"Photo.image=@{folder / 'large.png'}", "--json")
-    process = subprocess.Popen(command(server, folder, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command(server, folder, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Where the tests themselves run in a shell's background, the signal would be inherited as ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line.strip() == b"Degrade":
