@@ -71,7 +71,7 @@ def _package() -> Any:
             "invisible mark",
             expected="the package invisible-watermark",
             found=str(error),
-            cure=f'install it with "{sys.executable}" -m pip install --no-deps invisible-watermark PyWavelets, or turn '
-            "the mark off",
+            cure=f'install it with "{sys.executable}" -m pip install --no-deps invisible-watermark PyWavelets '
+            "opencv-python-headless, or turn the mark off",
         ) from error
     return imwatermark

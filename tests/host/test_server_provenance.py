@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import uuid
@@ -78,7 +79,9 @@ def test_the_own_save_node_adds_the_identity_and_the_reader_finds_it(server: Ser
     pytest.importorskip("dlib")
     shipped = demo.load_workflow("identity_check")
     prompt = {name: shipped[name] for name in ("2", "4", "6", "8", "10")}
-    settings = {"filename_prefix": "own", "invisible_mark": True}
+    # The mark's package takes OpenCV, which a newer ComfyUI does not bring.
+    marks = all(importlib.util.find_spec(name) for name in ("cv2", "imwatermark"))
+    settings = {"filename_prefix": "own", "invisible_mark": marks}
     wires = {"images": ["2", 0], "identity_1": ["10", 0]}
     prompt["20"] = {"class_type": "LikenessSavePicture", "inputs": settings | wires}
     path = _saved(server, prompt)
@@ -87,9 +90,9 @@ def test_the_own_save_node_adds_the_identity_and_the_reader_finds_it(server: Ser
     (digest,) = found.identities
     assert len(digest) == 64
     shutil.copy(path, server.base / "input" / "made.png")
-    read = {"1": {"class_type": "LikenessReadProvenance", "inputs": {"file": "made.png", "invisible_mark": True}}}
+    read = {"1": {"class_type": "LikenessReadProvenance", "inputs": {"file": "made.png", "invisible_mark": marks}}}
     text = text_of(server.history(read)["outputs"], "1")
-    assert f"identities: {digest[:12]}" in text and "invisible mark: found" in text
+    assert f"identities: {digest[:12]}" in text and ("invisible mark: found" in text) == marks
 
 
 def test_the_licence_of_a_model_file_is_checked(server: Server) -> None:
