@@ -14,7 +14,8 @@ NOT_REACHED = "the published run was stopped before it; `make bench` measures it
 Content = Mapping[str, Any]
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench` (`tools/bench.py --publish`) of [benchmarks.json](benchmarks.json), which may join the rows of several runs.
+Made by `make bench` (`tools/bench.py --publish`) of [benchmarks.json](benchmarks.json), which may join rows of
+several runs.
 Only ratios: each is measured side by side in one process, in rounds whose order turns, and given as the median. Models
 have the real layers at small width, so times weigh the cost of calls more than a real model does; counts of operations
 do not depend on width. On a CPU, times are the process's CPU time, which other work on the machine changes little; the
