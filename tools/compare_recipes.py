@@ -1,8 +1,8 @@
 """Train small recognisers with and without TransFace's and TopoFR's additions on drawn faces, and compare them.
 
 ``python tools/compare_recipes.py --output FILE.json`` writes it and a plot of the same name. Every run is of equal
-length and on the same pictures; each is judged on persons it never saw. The same command goes on where it was stopped. Exit
-code 0: finished; 1: refused, with one sentence; 130: stopped.
+length and on the same pictures; each is judged on persons it never saw. The same command goes on where it was stopped.
+Exit code 0: finished; 1: refused, with one sentence; 130: stopped.
 """
 
 from __future__ import annotations
