@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .av_package import failures, opened, pyav, reason
 from .beside import LAYOUTS
 from .errors import BadAudio
-from .library import failures, opened, pyav, reason
 
 # Gaps of this many seconds are silence; smaller ones are roundings of time stamps.
 _GAP = Fraction(1, 50)

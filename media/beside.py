@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from .av_package import opened, pyav
 from .errors import BadAudio
 from .facts import StreamFacts
-from .library import opened, pyav
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _AAC_SAMPLES = 1024

@@ -7,8 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from .av_package import codec_name, failures, opened, pyav, reason
 from .errors import BadClip
-from .library import codec_name, failures, opened, pyav, reason
 from .orientation import Orientation, matrix_of, orientation_of
 
 # Streams that are copied as they are.

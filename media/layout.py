@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from .av_package import failures, pyav
 from .errors import ClipNotWritten
 from .facts import ClipFacts, Colour
-from .library import failures, pyav
 from .orientation import Orientation
 
 # H.264 where PyAV was built with it; MPEG-4 Part 2 is in every build.

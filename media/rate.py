@@ -5,8 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+from .av_package import failures, opened
 from .facts import ClipFacts, picture_stream
-from .library import failures, opened
 
 # Rates that cameras and editors write; stamps of a thousandth of a second come this near to them.
 _USUAL = (

@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from .av_package import failures, opened
 from .errors import BadClip
 from .facts import ClipFacts, picture_stream, read_facts, undecodable
-from .library import failures, opened
 from .orientation import as_seen
 
 Damaged = Literal["error", "keep"]

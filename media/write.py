@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .av_package import failures, pyav, reason
 from .beside import Beside, CopiedStreams, EncodedWaveform
 from .errors import ClipNotWritten
 from .facts import ClipFacts
 from .layout import CONTAINERS, QUALITY, ClipLayout, choose_encoder, fitted
-from .library import failures, pyav, reason
 from .orientation import as_stored
 
 _LOG = logging.getLogger(__name__)

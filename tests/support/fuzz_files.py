@@ -19,7 +19,7 @@ from torch import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
 ODD_NAMES = (
-    "../../../../tmp/evil", "..\\..\\evil", "/etc/passwd", "C:\\evil", "CON", "a\x00b", "", ".", "..", "\ud7ff",
+    "../../../../evil", "..\\..\\evil", "/etc/passwd", "C:\\evil", "CON", "a\x00b", "", ".", "..", "\ud7ff",
     "x" * 5000, "__proto__", "__class__.__init__", "state_dict." * 40 + "w", "脸/\u202e.weight", "%n%s{0}", "\n\r\t",
 )  # fmt: skip
 _SIZES = (0, 1, 2, 3, 7, 64, 511, 4096, 2**15)

@@ -9,7 +9,7 @@ import av
 import pytest
 import torch
 from clip_files import MIRROR, QUARTER, drawn_frames, frame_times, packets, write_raw_clip
-from likeness_pack.media import library
+from likeness_pack.media import av_package
 from likeness_pack.media.errors import BadClip, ClipNotWritten, ClipPackageMissing
 from likeness_pack.media.facts import read_facts
 from likeness_pack.media.layout import ending_for, layout_like, layout_of
@@ -315,6 +315,6 @@ def test_a_missing_package_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch) -
     def missing(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(library.importlib, "import_module", missing)
+    monkeypatch.setattr(av_package.importlib, "import_module", missing)
     with pytest.raises(ClipPackageMissing, match=r'-m pip install "av>=14\.2"'):
-        library.pyav()
+        av_package.pyav()
