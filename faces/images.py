@@ -15,7 +15,7 @@ def as_rgb(images: Tensor, what: str = "image") -> Tensor:
     clipped; a float32 RGB batch comes back as it is, not copied.
 
     Raises:
-        BadImage: not four dimensions, another number of channels, no pixels, whole numbers, NaN or infinity.
+        BadImage: no tensor, not four dimensions, another number of channels, no pixels, whole numbers, NaN or infinity.
     """
     _check_shape(images, what)
     if not images.is_floating_point():
@@ -42,6 +42,8 @@ def as_rgb(images: Tensor, what: str = "image") -> Tensor:
 
 
 def _check_shape(images: Tensor, what: str) -> None:
+    if not isinstance(images, Tensor):
+        raise BadImage(what, expected="an IMAGE", found=type(images).__name__, cure="connect an IMAGE")
     shape = tuple(images.shape)
     if images.ndim != 4 or shape[-1] not in (1, 3, 4):
         raise BadImage(

@@ -310,8 +310,11 @@ class LikenessRetrieveExemplar:
         picture: Tensor | None = None,
     ) -> dict[str, Any]:
         """Score and choose."""
+        from ..faces.images import as_rgb
         from ..inject.exemplar_maps import best_of, check_pairs, map_scores, picture_scores, score_table
 
+        target_map, exemplars = as_rgb(target_map, "target map"), as_rgb(exemplars, "exemplars")
+        exemplar_maps = as_rgb(exemplar_maps, "exemplar maps")
         check_pairs(target_map, exemplars, exemplar_maps)
         if (clip_vision is None) is not (picture is None):
             raise LikenessError(

@@ -356,7 +356,9 @@ class LikenessSaveClip:
         from ..media.facts import read_facts
         from ..media.part import save_like, save_new
 
-        rgb = images[..., :3] if images.shape[-1] == 4 else as_rgb(images)
+        # Alpha is left out here, where as_rgb would darken by it.
+        with_alpha = isinstance(images, Tensor) and images.shape[-1:] == (4,)
+        rgb = as_rgb(images[..., :3] if with_alpha else images)
         options = _written(settings, prompt, extra_pnginfo)
         sound = None if audio is None else waveform_of(audio)
         if like == NONE and video is None:

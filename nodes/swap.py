@@ -306,9 +306,11 @@ class LikenessSwapMask:
         visible: Tensor | None = None,
     ) -> tuple[Tensor]:
         """Join."""
+        from ..faces.images import as_rgb
         from ..faces.masks import as_mask
         from ..faces.swap_masks import joined_mask, padded_box, pulled_in
 
+        crops = as_rgb(crops, "crops")
         size, count = int(crops.shape[1]), len(crops)
         named = {"region": region, "visible": visible}
         given = [as_mask(one.cpu(), count, size, size, name) for name, one in named.items() if one is not None]

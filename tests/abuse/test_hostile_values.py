@@ -76,7 +76,6 @@ def run_sources(abused: AbuseServer, tallies: Tallies, topic: str, kinds: dict[s
     assert abused.ways_out == []
 
 
-@pytest.mark.skipif(not is_long(), reason="part of make abuse only")
 def test_hostile_pictures(abused: AbuseServer, tallies: Tallies) -> None:
     """Empty, huge, transparent, not finite: a typed sentence or a right result."""
     run_sources(abused, tallies, "hostile pictures", {"IMAGE": list(IMAGES), "MASK": list(MASKS)}, 17)

@@ -57,3 +57,8 @@ def test_empty_pictures_are_refused(shape: tuple[int, ...]) -> None:
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadImage, match="channels"):
         as_rgb(torch.zeros(shape))
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    with pytest.raises(BadImage, match="NoneType"):
+        as_rgb(None)

@@ -98,11 +98,12 @@ def _levels(image: Tensor) -> Tensor:
 
 
 def _single(image: Tensor, what: str) -> Tensor:
-    if image.ndim != 4 or image.shape[0] != 1 or image.shape[-1] < 3 or 0 in image.shape:
+    shape = tuple(image.shape) if isinstance(image, Tensor) else ()
+    if len(shape) != 4 or shape[0] != 1 or shape[-1] < 3 or 0 in shape:
         raise BadImage(
             what,
             expected="one colour picture (1, H, W, 3)",
-            found=f"the shape {tuple(image.shape)}",
+            found=f"the shape {shape}",
             cure="choose one picture; several garments are pasted into one picture first",
         )
     return image[..., :3].float()
