@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 import pytest
-from fuzz_counts import Tallies, how_many, is_long
+from fuzz_counts import Tallies, how_many
 from fuzz_graphs import host_survives, odd_graph, odd_value
 from fuzz_server import AbuseServer, Outcome
 from likeness_pack.adapters.errors import MissingModelFile
@@ -66,13 +66,12 @@ def test_bytes_that_are_no_prompt(abused: AbuseServer, tallies: Tallies) -> None
     assert "on_prompt_handler processing" not in abused.log, abused.log[-3000:]
 
 
-@pytest.mark.skipif(not is_long(), reason="part of make abuse only")
 def test_damaged_graphs(abused: AbuseServer, tallies: Tallies) -> None:
     """Each ends in a refusal, a typed sentence or a picture; the server lives, and nothing is written elsewhere."""
     dice, tally = random.Random(6), tallies[TOPIC]
     whole = abused.portrait(strength=0.5)
     before = abused.files_outside()
-    for number in range(how_many(60, 1200)):
+    for number in range(how_many(30, 1200)):
         graph = odd_graph(whole, dice)
         if host_survives(graph):
             abused.judge(_queued(abused, graph), tally, f"graph {number}")
