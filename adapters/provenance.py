@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..faces.errors import LikenessError
+from .errors import IdentityMismatch
+from .identity import Identity
 
 NAME = "likeness"
 FORMAT = "likeness.provenance.v1"
@@ -69,6 +71,23 @@ class Manifest:
         """A copy that names these identities too."""
         found = tuple(dict.fromkeys((*self.identities, *digests)))
         return Manifest(self.nodes, self.models, found, self.notes, self.version)
+
+
+def identity_digests(identities: Sequence[Any]) -> list[str]:
+    """The hashes of identities.
+
+    Raises:
+        IdentityMismatch: a value that is none.
+    """
+    for one in identities:
+        if not isinstance(one, Identity):
+            raise IdentityMismatch(
+                "provenance",
+                expected="identities",
+                found=type(one).__name__,
+                cure="connect outputs of 'Encode Identity'",
+            )
+    return [one.digest for one in identities]
 
 
 def from_dict(values: Any, where: str) -> Manifest:

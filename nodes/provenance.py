@@ -61,7 +61,7 @@ class LikenessSavePicture:
         **identities: Identity,
     ) -> dict[str, Any]:
         """Write the files."""
-        from ..adapters.provenance import manifest_text
+        from ..adapters.provenance import identity_digests, manifest_text
         from ..faces.images import as_rgb
         from ..inject.clips import new_file, picture_entry
         from ..inject.file_names import writing
@@ -70,7 +70,7 @@ class LikenessSavePicture:
         from ..media.invisible_mark import mark_picture
         from ..media.texts import write_png
 
-        digests = [identities[name].digest for name in sorted(identities)]
+        digests = identity_digests([identities[name] for name in sorted(identities)])
         manifest, texts = manifest_and_texts(prompt, extra_pnginfo, digests)
         saved = []
         for picture in as_rgb(images):

@@ -74,6 +74,7 @@ class LikenessTrackFaces:
     ) -> dict[str, Any]:
         """Link, look again, fill, smooth."""
         from ..adapters.encoders.base import with_embeddings
+        from ..faces.crops import check_same_pictures
         from ..faces.images import as_rgb
         from ..faces.overlay import draw_faces
         from ..faces.track_gaps import detect_again, fill_gaps
@@ -81,6 +82,7 @@ class LikenessTrackFaces:
         from ..faces.tracking import smooth as smoothed
 
         rgb = as_rgb(images)
+        check_same_pictures(rgb, faces)
         known = faces if encoder is None else with_embeddings(faces, rgb, encoder)
         tracks = track_faces(known, TrackOptions(min_overlap, min_similarity, max_gap))
         if detector is not None:

@@ -6,8 +6,7 @@ import random
 import time
 
 import numpy as np
-import pytest
-from fuzz_counts import Tallies, how_many, is_long
+from fuzz_counts import Tallies, how_many
 from fuzz_server import AbuseServer
 from likeness_pack.tools import demo
 from server_fixtures import Prompt, titled, without_node
@@ -33,7 +32,6 @@ def _dangles(entry: dict[str, object], prompt: Prompt) -> bool:
     return any(isinstance(value, list) and value[0] not in prompt for value in inputs.values())
 
 
-@pytest.mark.skipif(not is_long(), reason="part of make abuse only")
 def test_soak_with_interrupts(abused: AbuseServer, tallies: Tallies) -> None:
     """Interrupts never leave a patched layer, and memory after warming up is memory at the end, within 5 %."""
     dice, tally = random.Random(9), tallies["soak"]

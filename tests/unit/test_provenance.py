@@ -16,6 +16,7 @@ from likeness_pack.adapters.provenance import (
     Manifest,
     ModelUse,
     from_dict,
+    identity_digests,
     in_prompt,
     manifest_of,
     manifest_text,
@@ -85,6 +86,11 @@ class TestManifest:
         path.write_bytes(b"\x89PNG\r\n\x1a\n broken")
         with pytest.raises(LikenessError, match="no picture"):
             read_manifest(path)
+
+
+def test_other_values_are_no_identities():
+    with pytest.raises(LikenessError, match="Encode Identity"):
+        identity_digests([object()])
 
 
 class TestInvisibleMark:

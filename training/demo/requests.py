@@ -10,6 +10,7 @@ from torch import Tensor
 from ...adapters.checkpoint import load_strictly
 from ...faces.types import FaceBatch, Faces
 from ..drawn_faces import Attributes, draw, sample_identities
+from ..drawn_faces.parameters import BadParameters
 from ..seeds import generator_for
 from .conditioning import AttributeTokens
 from .portraits import PORTRAIT_ZOOM, portrait_attributes
@@ -26,7 +27,15 @@ def asked_attributes(numbers: Mapping[str, float | bool], pictures: int, variety
         pictures: how many.
         variety: 0 takes the numbers as they are, 1 random ones for every picture, between mixes both.
         seed: of the random ones.
+
+    Raises:
+        BadParameters: a value that is no number.
     """
+    wrong = [name for name, value in numbers.items() if not isinstance(value, (int, float))]
+    if wrong:
+        raise BadParameters(
+            "portrait", expected=f"a number for {wrong[0]}", found=repr(numbers[wrong[0]])[:40], cure="write a number"
+        )
     told = {name: float(value) for name, value in numbers.items()}
     given = Attributes.neutral(pictures).replaced(**told, zoom=PORTRAIT_ZOOM)
     chance = portrait_attributes(pictures, generator_for("requests", seed))
