@@ -50,3 +50,9 @@ def closed_network() -> Iterator[None]:
     yield
     for name in names:
         setattr(socket.socket, name, real[name])
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """A test draws the same numbers alone and among others."""
+    torch.manual_seed(0)

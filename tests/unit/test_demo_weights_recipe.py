@@ -116,7 +116,7 @@ def test_expected_points_follow_the_pose():
 
 def test_pair_loss_is_small_for_partners():
     embeddings = torch.eye(8)[torch.arange(4).repeat_interleave(2)]
-    assert float(pair_loss(embeddings)) < 0.01 < float(pair_loss(embeddings[torch.randperm(8)]))
+    assert float(pair_loss(embeddings)) < 0.01 < float(pair_loss(embeddings[[0, 2, 4, 6, 1, 3, 5, 7]]))
 
 
 def test_leak_is_the_slope_towards_the_reference():
