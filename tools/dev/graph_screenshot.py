@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,9 +27,14 @@ register()
 
 from browser_page import ComfyPage, launch  # noqa: E402
 from host_process import ComfyProcess  # noqa: E402
+from likeness_pack.training.drawn_faces import draw, sample_attributes, sample_identities  # noqa: E402
 
 WORKFLOWS = ROOT / "workflows"
 LARGEST_WIDTH, MARGIN, LARGEST_BYTES = 2000, 40, 100_000
+# Names that the graphs load: a photo of several people, maps of regions, and things that are no faces.
+SHEET, GROUP, GROUP_PHOTO = (512, 384), 4, "t1.jpg"
+MAPS = {"exemplar_map.png", "target_map.png", "keep.png"}
+GARMENTS_AND_POSES = {"garment.png", "pose.png"}
 # The page's own bars: at the left, above, and what hangs at its lower edge.
 LEFT, ABOVE, BELOW = 70, 84, 330
 # Nodes grow when their widgets and pictures are there, so the sheet is measured in the page.
@@ -54,7 +60,7 @@ def main(names: Sequence[str]) -> int:
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as folder, ComfyProcess(Path(folder) / "host") as host:
-        _grey_pictures(host.base / "input")
+        _drawn_pictures(host.base / "input")
         with sync_playwright() as playwright:
             browser = launch(playwright)
             page = ComfyPage(browser, host.url)
@@ -66,13 +72,33 @@ def main(names: Sequence[str]) -> int:
     return 0
 
 
-def _grey_pictures(folder: Path) -> None:
-    """Grey pictures under the names that the graphs use: nobody's face belongs into a shipped file."""
-    for file in (WORKFLOWS / "api").glob("*.json"):
-        for node in json.loads(file.read_text(encoding="utf-8")).values():
-            name = node["inputs"].get("image")
-            if node["class_type"] == "LoadImage" and isinstance(name, str):
-                Image.new("RGB", (512, 384), "gray").save(folder / name)
+def _drawn_pictures(folder: Path) -> None:
+    """Drawn people under the names that the graphs use: nobody's face belongs into a shipped file."""
+    for seed, name in enumerate(sorted(_picture_names())):
+        if name in GARMENTS_AND_POSES:
+            Image.new("RGB", SHEET, "gray").save(folder / name)
+        else:
+            _drawn_sheet(name, seed).save(folder / name)
+
+
+def _picture_names() -> set[str]:
+    """Names that the API graphs load."""
+    graphs = [json.loads(file.read_text(encoding="utf-8")) for file in (WORKFLOWS / "api").glob("*.json")]
+    nodes = [node for graph in graphs for node in graph.values() if node["class_type"] == "LoadImage"]
+    return {node["inputs"]["image"] for node in nodes if isinstance(node["inputs"].get("image"), str)}
+
+
+def _drawn_sheet(name: str, seed: int) -> Image.Image:
+    """One drawn person, several for a group, or the mask of a head where the graph wants a map."""
+    people = GROUP if name == GROUP_PHOTO else 1
+    generator = torch.Generator().manual_seed(seed)
+    attributes = sample_attributes(people, generator).replaced(yaw=0.0, pitch=0.0, roll=0.0)
+    drawn = draw(sample_identities(people, generator), attributes, size=SHEET[1])
+    rows = drawn.head_mask[..., None].expand_as(drawn.images) if name in MAPS else drawn.images
+    pixels = (torch.cat(list(rows), dim=1) * 255).round().to(torch.uint8).numpy()
+    sheet = Image.new("RGB", (max(SHEET[0], pixels.shape[1]), SHEET[1]), "gray")
+    sheet.paste(Image.fromarray(pixels), ((sheet.width - pixels.shape[1]) // 2, 0))
+    return sheet
 
 
 def photograph(page: ComfyPage, graph: Mapping[str, Any], target: Path) -> list[str]:
