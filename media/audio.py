@@ -1,4 +1,7 @@
-"""The sound of a clip as a waveform, and back: the host's AUDIO is ``{"waveform": (1, C, N), "sample_rate": int}``."""
+"""The sound of a clip as a waveform, and back: the host's AUDIO is ``{"waveform": (1, C, N), "sample_rate": int}``.
+
+Files are read at their own rate and with their own channels; what needs others asks `adapters.audio_sound`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ import torch
 from torch import Tensor
 
 from .av_package import failures, opened, pyav, reason
-from .beside import LAYOUTS
 from .errors import BadAudio
 
 # Gaps of this many seconds are silence; smaller ones are roundings of time stamps.
@@ -56,14 +58,7 @@ def waveform_of(audio: Any) -> Waveform:
     return Waveform(samples.float(), rate)
 
 
-def read_audio(
-    path: Path,
-    sample_rate: int | None = None,
-    *,
-    mono: bool = False,
-    origin: Fraction = Fraction(0),
-    seconds: Fraction | None = None,
-) -> Waveform:
+def read_audio(path: Path, *, origin: Fraction = Fraction(0), seconds: Fraction | None = None) -> Waveform:
     """Read the first stream of sound, from a clip or a file of sound alone.
 
     Sample 0 is the time ``origin``, so that sound and frames that start there belong together: what comes before is
@@ -71,8 +66,6 @@ def read_audio(
 
     Args:
         path: the file.
-        sample_rate: resampled to it; None keeps the file's.
-        mono: mixed down to one channel.
         origin: where to start, in the file's own time.
         seconds: how much; None for all.
 
@@ -86,12 +79,11 @@ def read_audio(
                 path.name, expected="a stream of sound", found="none", cure="choose a file with sound, or connect one"
             )
         stream = container.streams.audio[0]
-        rate = sample_rate or int(stream.rate)
+        rate = int(stream.rate)
         parts, length = [], 0
         wanted = None if seconds is None else int(seconds * rate)
         try:
-            for place, made in _resampled(container.decode(stream), stream.layout.name, rate, origin):
-                samples = _mixed(made, mono)
+            for place, samples in _converted(container.decode(stream), stream.layout.name, rate, origin):
                 if place > length + int(_GAP * rate):
                     parts.append(np.zeros((len(samples), place - length), np.float32))
                     length = place
@@ -108,35 +100,8 @@ def read_audio(
     return Waveform(torch.from_numpy(np.concatenate(parts, axis=1))[None, :, :wanted].contiguous(), rate)
 
 
-def resample(waveform: Waveform, sample_rate: int, *, mono: bool = False) -> Waveform:
-    """Return the sound at another rate (libswresample), mixed down where asked."""
-    channels = waveform.samples.shape[1]
-    if channels not in LAYOUTS:
-        raise BadAudio(
-            "audio", expected=f"{', '.join(map(str, LAYOUTS))} channels", found=f"{channels}", cure="mix it to stereo"
-        )
-    if waveform.sample_rate == sample_rate and (channels == 1 or not mono):
-        return waveform
-    frame = _frame(waveform.samples[0], LAYOUTS[channels], waveform.sample_rate)
-    made = _resampled(iter([frame]), LAYOUTS[channels], sample_rate, Fraction(0))
-    parts = [_mixed(samples, mono) for _, samples in made]
-    length = round(waveform.samples.shape[-1] * sample_rate / waveform.sample_rate)
-    return Waveform(torch.from_numpy(np.concatenate(parts, axis=1))[None, :, :length].contiguous(), sample_rate)
-
-
-def _mixed(samples: Any, mono: bool) -> Any:
-    """The mean of the channels; libswresample's own mixture is louder than the loudest of them."""
-    return samples.mean(0, keepdims=True) if mono else samples
-
-
-def _frame(samples: Tensor, layout: str, rate: int) -> Any:
-    frame = pyav().AudioFrame.from_ndarray(samples.cpu().contiguous().numpy(), format="fltp", layout=layout)
-    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-    return frame
-
-
-def _resampled(frames: Iterator[Any], layout: str, rate: int, origin: Fraction) -> Iterator[tuple[int, Any]]:
-    """Yield (number of the first sample counted from ``origin``, samples (C, n)) of frames; nothing before it."""
+def _converted(frames: Iterator[Any], layout: str, rate: int, origin: Fraction) -> Iterator[tuple[int, Any]]:
+    """Yield (number of the first sample counted from ``origin``, float32 samples (C, n)); nothing before it."""
     resampler = pyav().AudioResampler(format="fltp", layout=layout, rate=rate)
     start: Fraction | None = None
     given = 0

@@ -64,7 +64,7 @@ def read_list(path: Path) -> list[VoiceClip]:
         name = str(row["file"] or "")
         if not (path.parent / name).is_file():
             raise _bad_list(path, "files beside the list", f"no file {name!r}")
-        sound = as_sound(read_audio(path.parent / name, mono=True).as_audio())
+        sound = as_sound(read_audio(path.parent / name).as_audio())
         voice, emotion, content = (str(row[column] or "").strip() for column in COLUMNS[1:])
         clips.append(VoiceClip(sound, voice, emotion, content, name))
     return clips
