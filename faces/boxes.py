@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Overlap = Literal["union", "min"]
+# Boxes that suppression compares at a time, which bounds its memory.
+BLOCK = 1024
 
 
 def area(boxes: Tensor, inclusive: bool = False) -> Tensor:
@@ -18,33 +24,61 @@ def area(boxes: Tensor, inclusive: bool = False) -> Tensor:
 
 def iou(first: Tensor, second: Tensor, inclusive: bool = False) -> Tensor:
     """Return intersection over union (N, M) of boxes (N, 4) and (M, 4); 0 where both are empty."""
+    return overlaps(first, second, "union", inclusive)
+
+
+def overlaps(first: Tensor, second: Tensor, overlap: Overlap, inclusive: bool = False) -> Tensor:
+    """Return the intersection (N, M) of boxes (N, 4) and (M, 4) over their union, or over the smaller area.
+
+    Where that is empty, the overlap is 0.
+    """
     low = torch.maximum(first[:, None, :2], second[None, :, :2])
     high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
     sides = (high - low + float(inclusive)).clamp(min=0)
     shared = sides[..., 0] * sides[..., 1]
-    union = area(first, inclusive)[:, None] + area(second, inclusive)[None] - shared
-    return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), torch.zeros_like(union))
+    areas = area(first, inclusive)[:, None], area(second, inclusive)[None]
+    whole = areas[0] + areas[1] - shared if overlap == "union" else torch.minimum(*areas)
+    return torch.where(whole > 0, shared / whole.clamp(min=torch.finfo(whole.dtype).tiny), torch.zeros_like(whole))
 
 
-def nms(boxes: Tensor, scores: Tensor, threshold: float, inclusive: bool = False) -> Tensor:
+def nms(
+    boxes: Tensor, scores: Tensor, threshold: float, *, overlap: Overlap = "union", inclusive: bool = False
+) -> Tensor:
     """Return the indices (K,) int64 of the boxes that greedy non-maximum suppression keeps, best score first.
 
     A box falls when its overlap with a better kept one is greater than ``threshold``; of equal scores the earlier
-    box wins.
+    box wins. Plain torch, the same on every device and for any number of boxes.
 
     Args:
         boxes: (N, 4) pixels.
         scores: (N,).
+        threshold: the greatest overlap that is left standing.
+        overlap: intersection over union, or over the smaller area.
         inclusive: areas with one pixel added to each side (RetinaFace, SCRFD).
     """
     order = torch.argsort(scores, descending=True, stable=True)
-    kept: list[Tensor] = []
-    while order.numel():
-        best, rest = order[0], order[1:]
-        kept.append(best)
-        overlap = iou(boxes[best][None], boxes[rest], inclusive)[0]
-        order = rest[overlap <= threshold]
-    return torch.stack(kept) if kept else order
+    kept = order[:0]
+    for block in order.split(BLOCK):
+        if len(kept):
+            beaten = (overlaps(boxes[kept], boxes[block], overlap, inclusive) > threshold).any(dim=0)
+            block = block[~beaten]
+        inside = torch.triu(overlaps(boxes[block], boxes[block], overlap, inclusive) > threshold, diagonal=1)
+        kept = torch.cat([kept, block[_greedy(inside)]])
+    return kept
+
+
+def _greedy(beats: Tensor) -> Tensor:
+    """Survivors (N,) bool of the strictly upper triangular relation (N, N) "row overlaps column".
+
+    The greedy choice is the only fixed point of "kept when no kept better box overlaps it"; repeating the rule
+    settles row after row and needs as many rounds as the longest chain of overlaps, not one per box.
+    """
+    keep = torch.ones(beats.shape[0], dtype=torch.bool, device=beats.device)
+    while True:
+        again = ~(beats & keep[:, None]).any(dim=0)
+        if torch.equal(again, keep):
+            return keep
+        keep = again
 
 
 def clip(boxes: Tensor, height: int, width: int) -> Tensor:

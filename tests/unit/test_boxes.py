@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from likeness_pack.faces.boxes import area, box_of_points, clip, iou, nms, scale, square
+from likeness_pack.faces.boxes import Overlap, area, box_of_points, clip, iou, nms, scale, square
+from torch import Tensor
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60], [0, 0, 0, 0]])
 
@@ -35,17 +36,40 @@ def test_nms_of_equal_scores_keeps_the_earlier_and_threshold_is_not_suppressed()
     assert nms(same, torch.ones(3), 0.5).tolist() == [0, 2]
 
 
-def test_nms_equals_its_plain_definition() -> None:
-    generator = torch.Generator().manual_seed(0)
-    corner = torch.rand(60, 2, generator=generator) * 80
-    boxes = torch.cat([corner, corner + 5 + torch.rand(60, 2, generator=generator) * 40], 1)
-    scores = torch.rand(60, generator=generator)
-    overlap, kept = iou(boxes, boxes), []
-    for index in torch.argsort(scores, descending=True).tolist():
-        if all(float(overlap[index, other]) <= 0.3 for other in kept):
+def slow_nms(boxes: list[list[float]], scores: Tensor, threshold: float, smaller: bool, plus: float) -> list[int]:
+    kept: list[int] = []
+    for index in sorted(range(len(boxes)), key=lambda i: -float(scores[i])):
+        if all(slow_overlap(boxes[index], boxes[other], smaller, plus) <= threshold for other in kept):
             kept.append(index)
-    assert nms(boxes, scores, 0.3).tolist() == kept
-    assert 1 < len(kept) < 60
+    return kept
+
+
+def slow_overlap(a: list[float], b: list[float], smaller: bool, plus: float) -> float:
+    def covered(low_x: float, low_y: float, high_x: float, high_y: float) -> float:
+        return max(0.0, high_x - low_x + plus) * max(0.0, high_y - low_y + plus)
+
+    shared = covered(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    areas = covered(*a), covered(*b)
+    return shared / (min(areas) if smaller else sum(areas) - shared)
+
+
+@pytest.mark.parametrize("overlap", ["union", "min"])
+@pytest.mark.parametrize("inclusive", [False, True])
+def test_nms_equals_its_plain_definition(overlap: Overlap, inclusive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likeness_pack.faces.boxes.BLOCK", 16)
+    generator = torch.Generator().manual_seed(3)
+    low = torch.randint(0, 60, (150, 2), generator=generator).float()
+    boxes = torch.cat([low, low + torch.randint(5, 40, (150, 2), generator=generator)], dim=1)
+    scores = torch.rand(150, generator=generator)
+    kept = nms(boxes, scores, 0.4, overlap=overlap, inclusive=inclusive).tolist()
+    assert kept == slow_nms(boxes.tolist(), scores, 0.4, overlap == "min", float(inclusive))
+    assert 3 < len(kept) < 100
+
+
+@pytest.mark.parametrize("overlap", ["union", "min"])
+def test_boxes_without_area_overlap_nothing(overlap: Overlap) -> None:
+    odd = torch.tensor([[0.0, 0, 10, 10], [10, 10, 0, 0], [3, 3, 3, 3], [5, 2, 1, 9], [3, 3, 3, 3]])
+    assert nms(odd, torch.linspace(1, 0, 5), 0.0, overlap=overlap).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_nothing_gives_nothing() -> None:

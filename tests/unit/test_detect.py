@@ -1,10 +1,9 @@
-"""Detection policy and retries with a fake detector; faces given by hand; suppression."""
+"""Detection policy and retries with a fake detector; faces given by hand."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from likeness_pack.adapters.detectors.nms import nms
 from likeness_pack.faces.detect import detect_faces
 from likeness_pack.faces.errors import BadImage, BadLandmarks, BadMask, FaceChoice, NoFaceFound
 from likeness_pack.faces.landmarks import landmarks5_from_boxes
@@ -243,37 +242,3 @@ def test_masks_that_do_not_fit():
         faces_from_user((100, 100), mask=torch.zeros(10, 10))
     with pytest.raises(NoFaceFound):
         faces_from_user((100, 100))
-
-
-def slow_nms(boxes, scores, threshold, smaller, plus):
-    kept = []
-    for index in sorted(range(len(boxes)), key=lambda i: -float(scores[i])):
-        if all(overlap(boxes[index], boxes[other], smaller, plus) <= threshold for other in kept):
-            kept.append(index)
-    return kept
-
-
-def overlap(a, b, smaller, plus):
-    def area(low_x, low_y, high_x, high_y):
-        return max(0.0, high_x - low_x + plus) * max(0.0, high_y - low_y + plus)
-
-    shared = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-    areas = area(*a), area(*b)
-    return shared / (min(areas) if smaller else sum(areas) - shared)
-
-
-@pytest.mark.parametrize("kind", ["union", "min"])
-@pytest.mark.parametrize("plus_one", [False, True])
-def test_suppression_is_the_greedy_one(kind, plus_one, monkeypatch):
-    monkeypatch.setattr("likeness_pack.adapters.detectors.nms.BLOCK", 16)
-    generator = torch.Generator().manual_seed(3)
-    low = torch.randint(0, 60, (150, 2), generator=generator).float()
-    boxes = torch.cat([low, low + torch.randint(5, 40, (150, 2), generator=generator)], dim=1)
-    scores = torch.rand(150, generator=generator)
-    got = nms(boxes, scores, 0.4, overlap=kind, plus_one=plus_one).tolist()
-    assert got == slow_nms(boxes.tolist(), scores, 0.4, kind == "min", float(plus_one))
-    assert 3 < len(got) < 100
-
-
-def test_suppression_of_nothing():
-    assert nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ....faces.boxes import nms
 from ....faces.types import Faces
 from ...family import Licence
-from ..nms import nms
 from ..pictures import chunks, home, pixel_values
 from .arch import DamoFD, decode
 

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ....faces.boxes import nms
 from ....faces.types import Faces
-from ..nms import nms
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
@@ -55,7 +55,7 @@ def detect(pixels: Tensor, run: Run, score: float, sizes: Sequence[Size] = DEFAU
         boxes, points, scores = decode(run(fitted.blob), size, score)
         parts.append((boxes / fitted.scale, points / fitted.scale, scores))
     boxes, points, scores = (torch.cat(column) for column in zip(*parts, strict=True))
-    kept = nms(boxes, scores, OVERLAP, plus_one=True)
+    kept = nms(boxes, scores, OVERLAP, inclusive=True)
     return Faces(boxes[kept], points[kept], scores[kept])
 
 

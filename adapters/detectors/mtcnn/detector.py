@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ....faces.boxes import Overlap, nms
 from ....faces.types import Faces
 from ...family import Licence
-from ..nms import Overlap, nms
 from ..pictures import chunks, home, pixel_values, shrunk
 from .arch import Mtcnn
 
@@ -36,12 +36,12 @@ class _Candidates:
     def __getitem__(self, index: Tensor) -> _Candidates:
         return _Candidates(self.image[index], self.boxes[index], self.scores[index], self.shifts[index])
 
-    def suppressed(self, threshold: float, overlap: Overlap = "union", plus_one: bool = False) -> _Candidates:
+    def suppressed(self, threshold: float, overlap: Overlap = "union", inclusive: bool = False) -> _Candidates:
         """Suppression within each picture; best first inside a picture."""
         kept = [torch.zeros(0, dtype=torch.long)]
         for number in self.image.unique().tolist():
             own = (self.image == number).nonzero()[:, 0]
-            kept.append(own[nms(self.boxes[own], self.scores[own], threshold, overlap=overlap, plus_one=plus_one)])
+            kept.append(own[nms(self.boxes[own], self.scores[own], threshold, overlap=overlap, inclusive=inclusive)])
         return self[torch.cat(kept)]
 
 
@@ -136,7 +136,7 @@ class MtcnnDetector:
         passed = _Candidates(candidates.image, candidates.boxes, scores, torch.cat([shifts, landmarks.flatten(1)], 1))
         passed = passed[scores > self.thresholds[2]]
         passed.boxes = _regressed(passed)
-        passed = passed.suppressed(0.7, "min", plus_one=True)
+        passed = passed.suppressed(0.7, "min", inclusive=True)
         passed = passed[passed.scores >= score]
         return [_faces_of(passed, number) for number in range(table.shape[0])]
 

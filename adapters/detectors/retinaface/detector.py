@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ....faces.boxes import nms
 from ....faces.types import Faces
 from ...family import Licence
-from ..nms import nms
 from ..pictures import chunks, home, pixel_values
 from .arch import RetinaFace, decode_boxes, decode_points, priors
 
@@ -68,7 +68,7 @@ def _faces(boxes: Tensor, landmarks: Tensor, scores: Tensor, least: float) -> Fa
     """Threshold, the best 5000, suppression, the best 750."""
     order = torch.argsort(scores, descending=True, stable=True)
     order = order[scores[order] > least][:BEFORE_NMS]
-    kept = order[nms(boxes[order], scores[order], OVERLAP, plus_one=True)][:AFTER_NMS]
+    kept = order[nms(boxes[order], scores[order], OVERLAP, inclusive=True)][:AFTER_NMS]
     return Faces(boxes[kept], landmarks[kept], scores[kept])
 
 
