@@ -12,6 +12,8 @@ from .host import folder_paths
 
 EXTENSIONS = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
 OURS = ("face_encoders", "face_adapters", "face_detectors", "face_parsers", "face_swappers")
+# The small weights that come with the pack: loaders list those they read, so that a first graph needs no download.
+DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "demo_weights"
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,20 @@ class FileKind:
         peers: folders of other packs.
         extensions: of the files that are listed.
         flat: peers whose sub-folders hold files of another kind.
+        shipped: files of the pack itself; a file of the same name in a folder goes before it.
     """
 
     own: str
     peers: tuple[str, ...] = ()
     extensions: frozenset[str] = EXTENSIONS
     flat: frozenset[str] = frozenset()
+    shipped: tuple[str, ...] = ()
 
 
-ADAPTERS = FileKind("face_adapters", ("ipadapter", "instantid", "pulid", "photomaker"))
-ENCODERS = FileKind("face_encoders", ("facerestore_models",))
+ADAPTERS = FileKind(
+    "face_adapters", ("ipadapter", "instantid", "pulid", "photomaker"), shipped=("drawn_fact.safetensors",)
+)
+ENCODERS = FileKind("face_encoders", ("facerestore_models",), shipped=("drawn_encoder.safetensors",))
 # Files of voices lie beside those of faces, or where the host keeps its own audio encoders.
 AUDIO_ENCODERS = FileKind("face_encoders", ("audio_encoders",))
 # Whole models, where the host keeps them; older hosts know the second name.
@@ -75,12 +81,13 @@ def _register(paths: Any, name: str) -> None:
 
 
 def list_files(kind: FileKind) -> list[str]:
-    """Names for a dropdown: files of our folder as they are, those of other packs' folders behind ``[folder] ``."""
+    """Names for a dropdown: files of our folder as they are, those of other packs' folders behind ``[folder] ``, and
+    last those that come with the pack."""
     names = sorted(_names(kind.own, kind.extensions))
     for peer in kind.peers:
         found = sorted(_names(peer, kind.extensions))
         names += [f"[{peer}] {name}" for name in found if peer not in kind.flat or Path(name).name == name]
-    return names
+    return names + [name for name in kind.shipped if name not in names and (DEMO_WEIGHTS / name).is_file()]
 
 
 def _names(folder: str, extensions: frozenset[str]) -> Iterable[str]:
@@ -102,6 +109,8 @@ def find_file(kind: FileKind, choice: str) -> Path:
     found = folder_paths().get_full_path(folder, name)
     if found is not None and Path(found).is_file():
         return Path(found)
+    if choice in kind.shipped and (DEMO_WEIGHTS / choice).is_file():
+        return DEMO_WEIGHTS / choice
     listed = list_files(kind)
     raise MissingModelFile(
         name or "model file",

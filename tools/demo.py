@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +27,8 @@ from likeness_path import register  # noqa: E402
 # stand-in.
 BASE_MODEL, ENCODER, ADAPTER = "Base model (SD1.5)", "Encoder (TransFace-S)", "Adapter (FACT)"
 PUBLISHED = ("transface_s_ms1mv2_fact", "fact_maj")
-# The small weights of the pack that the ordinary loaders read, by their model folder.
-DRAWN = {"face_encoders": "drawn_encoder.safetensors", "face_adapters": "drawn_fact.safetensors"}
+# The small weights of the pack that the ordinary loaders list.
+DRAWN = ("drawn_encoder.safetensors", "drawn_fact.safetensors")
 TEXT_KEYS = "1.1.transformer_blocks.0.attn2.to_k.weight"
 BASE_HINT = "any SD1.5 checkpoint (about 2 GB, under its own licence) in models/checkpoints"
 
@@ -140,15 +139,9 @@ def write_standins(models: Path) -> dict[str, Path]:
     return paths
 
 
-def place_drawn_weights(models: Path) -> bool:
-    """Copy the pack's small weights to the model folders; False where the pack came without them."""
-    sources = {folder: ROOT / "demo_weights" / name for folder, name in DRAWN.items()}
-    if not all(source.is_file() for source in sources.values()):
-        return False
-    for folder, source in sources.items():
-        (models / folder).mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, models / folder / source.name)
-    return True
+def has_drawn_weights() -> bool:
+    """Whether the pack came with its small weights."""
+    return all((ROOT / "demo_weights" / name).is_file() for name in DRAWN)
 
 
 def run_drawn_portrait(host: ComfyProcess) -> None:
@@ -215,7 +208,7 @@ def main() -> int:
     write_photos(base / "input")
     files = usable_files(base / "models")
     real = len(files) == 3
-    drawn = not real and place_drawn_weights(base / "models")
+    drawn = not real and has_drawn_weights()
     if not real and not drawn:
         files = write_standins(base / "models")
     with ComfyProcess(base) as host:

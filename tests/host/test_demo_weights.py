@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,28 @@ def loaded() -> Any:
 
 
 @pytest.fixture(scope="module")
-def placed() -> Iterator[None]:
-    """The pack's folder among the places where the ordinary loaders look."""
+def placed() -> None:
+    """The model folders as the pack registers them at the start: nothing is copied anywhere."""
     engine()
     model_folders.register_model_folders()
-    table = folder_paths().folder_names_and_paths
-    for name in ("face_encoders", "face_adapters"):
-        table[name][0].append(str(WEIGHTS))
-    yield
-    for name in ("face_encoders", "face_adapters"):
-        table[name][0].remove(str(WEIGHTS))
+
+
+def test_a_fresh_machine_lists_the_files_that_come_with_the_pack(placed: None, tmp_path: Path) -> None:
+    """Its first graph names them, and ComfyUI refuses names that are not in a dropdown."""
+    for kind, name in ((model_folders.ADAPTERS, "drawn_fact"), (model_folders.ENCODERS, "drawn_encoder")):
+        file = f"{name}.safetensors"
+        assert model_folders.list_files(kind).count(file) == 1
+        assert model_folders.find_file(kind, file) == WEIGHTS / file
+        folder = folder_paths().folder_names_and_paths[kind.own][0]
+        (tmp_path / file).write_bytes(b"of the user")
+        folder.append(str(tmp_path))
+        try:
+            assert model_folders.list_files(kind).count(file) == 1
+            assert model_folders.find_file(kind, file) == tmp_path / file
+        finally:
+            folder.remove(str(tmp_path))
+        with pytest.raises(MissingModelFile, match="put the file into"):
+            model_folders.find_file(kind, "drawn_judge.safetensors")
 
 
 def test_the_weights_are_small_and_known_to_their_loaders() -> None:
