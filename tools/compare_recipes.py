@@ -139,7 +139,7 @@ def _write(chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     lines = {f"{line['network']}, {line['recipe']}": line for line in told["summary"]}
     values = {name: 100 * line["accuracy"] for name, line in lines.items()}
     errors = {name: 100 * line["accuracy_half_width"] for name, line in lines.items()}
-    plot = bar_plot(values, errors, "Verification of strangers, 95 % intervals over seeds", (900, 420), "accuracy, %")
+    plot = bar_plot(values, errors, "Verification of strangers: accuracy in %, 95 % intervals over seeds")
     plot.save(chosen.output.with_suffix(".png"))
 
 

@@ -1,4 +1,4 @@
-"""Plots with Pillow alone: lines with axes, ticks and a legend, and bars with error marks.
+"""Plots with Pillow alone: lines with axes, ticks and a legend, and lying bars with error marks.
 
 For the pictures of a running training and for figures in the docs.
 """
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .demo.figures import COLOURS, GRID, INK
-
 Point = tuple[float, float]
-PAPER = (255, 255, 255)
+PAPER, INK, GRID = (255, 255, 255), (40, 40, 44), (205, 205, 210)
+COLOURS = ((66, 110, 180), (200, 90, 60), (80, 150, 90), (150, 100, 170))
 LEFT, RIGHT, TOP, BOTTOM = 66, 16, 34, 42
 TICKS = 5
+# A bar and its row, the column of names and that of values.
+BAR, ROW, NAMES, VALUES = 16, 26, 210, 70
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def line_plot(
     size: tuple[int, int] = (640, 400),
     across: str = "step",
     up: str = "",
+    marks: bool = False,
 ) -> Any:
     """Lines over one pair of axes; values that are not finite are left out.
 
@@ -56,13 +58,14 @@ def line_plot(
         title: above the plot.
         size: width and height in pixels.
         across, up: names of the axes.
+        marks: a dot at every point.
 
     Returns:
         A Pillow image, RGB; axes without lines where there is nothing to show.
     """
     shown = {name: [point for point in points if all(map(math.isfinite, point))] for name, points in series.items()}
     points = [point for each in shown.values() for point in each] or [(0.0, 0.0), (1.0, 1.0)]
-    frame = Frame(_range([x for x, _ in points]), _range([y for _, y in points], 0.05), size)
+    frame = Frame(_range([x for x, _ in points], 0.05 * marks), _range([y for _, y in points], 0.05), size)
     image, pen = _page(size, title)
     _axes(pen, frame, across, up)
     for number, (name, line) in enumerate(shown.items()):
@@ -70,8 +73,7 @@ def line_plot(
         places = [frame.place(point) for point in line]
         if len(places) > 1:
             pen.line(places, fill=colour, width=2)
-        elif places:
-            x, y = places[0]
+        for x, y in places if marks or len(places) == 1 else ():
             pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
         _legend(pen, size, number, name, colour)
     return image
@@ -81,38 +83,46 @@ def bar_plot(
     values: Mapping[str, float],
     errors: Mapping[str, float | tuple[float, float]] | None = None,
     title: str = "",
-    size: tuple[int, int] = (640, 400),
-    up: str = "",
+    width: int = 760,
 ) -> Any:
-    """Standing bars from zero with their values, and the marks of their errors.
+    """Lying bars from zero, one below the other with their names and values, and the marks of their errors.
 
     Args:
-        values: heights by name.
+        values: lengths by name.
         errors: by name, a spread to both sides or the (low, high) ends of an interval.
         title: above the plot.
-        size: width and height in pixels.
-        up: name of the axis.
+        width: of the picture in pixels; its height follows from the number of bars.
 
     Returns:
         A Pillow image, RGB.
     """
     ends = {name: _interval(value, (errors or {}).get(name, 0.0)) for name, value in values.items()}
-    reach = [0.0, *values.values(), *(end for pair in ends.values() for end in pair)]
-    frame = Frame((0.0, float(max(1, len(values)))), _range(reach, 0.05), size)
-    image, pen = _page(size, title)
-    _axes(pen, frame, "", up, ticks_across=False)
+    low, high = _range([0.0, *values.values(), *(end for pair in ends.values() for end in pair)])
+    image, pen = _page((width, TOP + ROW * len(values) + 4), title)
+
+    def across(value: float) -> float:
+        return NAMES + (width - NAMES - VALUES - RIGHT) * (value - low) / (high - low)
+
     for number, (name, value) in enumerate(values.items()):
-        left, top = frame.place((number + 0.2, max(value, 0.0)))
-        right, floor = frame.place((number + 0.8, min(value, 0.0)))
-        pen.rectangle((left, top, right, floor), fill=COLOURS[number % len(COLOURS)])
-        low, high = (frame.place((number + 0.5, end)) for end in ends[name])
-        if low != high:
-            pen.line([low, high], fill=INK, width=2)
-            for x, y in (low, high):
-                pen.line([(x - 5, y), (x + 5, y)], fill=INK, width=2)
-        pen.text((left, min(top, high[1]) - 14), f"{value:.3g}", fill=INK)
-        pen.text((left, size[1] - BOTTOM + 6), name, fill=INK)
+        top, middle = TOP + ROW * number, TOP + ROW * number + BAR / 2
+        left, right = sorted((across(0.0), across(value)))
+        pen.rectangle((left, top, right, top + BAR), fill=COLOURS[number % 2])
+        first, last = (across(end) for end in ends[name])
+        if first != last:
+            pen.line([(first, middle), (last, middle)], fill=INK, width=2)
+            for x in (first, last):
+                pen.line([(x, middle - 5), (x, middle + 5)], fill=INK, width=2)
+        pen.text((8, top + 3), name, fill=INK)
+        pen.text((width - VALUES, top + 3), f"{value:.4g}", fill=INK)
     return image
+
+
+def blank_page(size: tuple[int, int]) -> tuple[Any, Any]:
+    """An empty Pillow image of that width and height, and what draws on it."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", size, PAPER)
+    return image, ImageDraw.Draw(image)
 
 
 def picture_tensor(image: Any) -> Tensor:
@@ -127,6 +137,18 @@ def tensor_picture(image: Tensor) -> Any:
     from PIL import Image
 
     return Image.fromarray((image.detach().cpu().clamp(0, 1) * 255).round().byte().numpy())
+
+
+def stacked(images: Sequence[Any]) -> Any:
+    """Pillow images one below the other, on white."""
+    from PIL import Image
+
+    page = Image.new("RGB", (max(one.width for one in images), sum(one.height for one in images)), PAPER)
+    top = 0
+    for one in images:
+        page.paste(one.convert("RGB"), (0, top))
+        top += one.height
+    return page
 
 
 def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
@@ -149,14 +171,14 @@ def _interval(value: float, error: float | tuple[float, float]) -> tuple[float, 
     return error if isinstance(error, tuple) else (value - error, value + error)
 
 
-def _axes(pen: Any, frame: Frame, across: str, up: str, ticks_across: bool = True) -> None:
+def _axes(pen: Any, frame: Frame, across: str, up: str) -> None:
     width, height = frame.size
     left, floor = LEFT, height - BOTTOM
     for value in ticks(*frame.y):
         y = frame.place((frame.x[0], value))[1]
         pen.line([(left, y), (width - RIGHT, y)], fill=GRID)
         pen.text((6, y - 6), f"{value:.4g}", fill=INK)
-    for value in ticks(*frame.x) if ticks_across else ():
+    for value in ticks(*frame.x):
         x = frame.place((value, frame.y[0]))[0]
         pen.line([(x, floor), (x, floor + 4)], fill=INK)
         pen.text((x - 8, floor + 7), f"{value:.6g}", fill=INK)
@@ -172,9 +194,6 @@ def _legend(pen: Any, size: tuple[int, int], number: int, name: str, colour: tup
 
 
 def _page(size: tuple[int, int], title: str) -> tuple[Any, Any]:
-    from PIL import Image, ImageDraw
-
-    image = Image.new("RGB", size, PAPER)
-    pen = ImageDraw.Draw(image)
+    image, pen = blank_page(size)
     pen.text((LEFT, 8), title, fill=INK)
     return image, pen

@@ -17,7 +17,7 @@ from likeness_pack.adapters.identity import Identity
 from likeness_pack.faces.errors import BadImage, NoFaceFound
 from likeness_pack.training import run_config
 from likeness_pack.training.people_folder import load_people
-from likeness_pack.training.plot import bar_plot, line_plot, picture_tensor, ticks
+from likeness_pack.training.plot import BAR, INK, ROW, TOP, bar_plot, line_plot, picture_tensor, ticks
 from likeness_pack.training.run import LossHistory
 from pack import ROOT
 from PIL import Image
@@ -282,10 +282,26 @@ def test_plots_show_lines_bars_and_no_infinities():
     empty = picture_tensor(line_plot({}, "losses", (320, 240)))
     assert plot.shape == (1, 240, 320, 3)
     assert float((plot - empty).abs().amax(dim=-1).gt(0.2).float().mean()) > 0.005
-    bars = picture_tensor(bar_plot({"x": 0.5, "y": 1.0}, {"x": 0.1, "y": (0.8, 1.3)}, "bars"))
-    columns = (bars[0] != 1).any(dim=-1).float().mean(dim=0)
-    assert float(columns.max()) > 0.5
+    dots = picture_tensor(line_plot(lines, "losses", (320, 240), marks=True))
+    assert not torch.equal(dots, plot)
     assert ticks(0.0, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0]) and ticks(3, 48)[0] == 10
+
+
+def test_bars_start_at_zero_are_as_long_as_their_values_and_carry_their_errors():
+    plain = bar_plot({"x": 0.5, "y": 1.0, "z": -0.25}, width=500)
+    found = {}
+    for number, name in enumerate("xyz"):
+        inked = [x for x in range(150, 420) if plain.getpixel((x, TOP + ROW * number + BAR // 2)) != (255, 255, 255)]
+        found[name] = (inked[0], inked[-1])
+    zero = found["x"][0]
+    assert found["y"][0] == zero and abs(found["z"][1] - zero) <= 1
+    assert (found["y"][1] - zero) / (found["x"][1] - zero) == pytest.approx(2, abs=0.03)
+    assert (found["y"][1] - zero) / (zero - found["z"][0]) == pytest.approx(4, abs=0.1)
+    marked = bar_plot({"x": 0.5, "y": 1.0, "z": -0.25}, {"y": (0.5, 1.0)}, width=500)
+    half, row = round((zero + found["y"][1]) / 2), TOP + ROW + BAR // 2
+    assert marked.getpixel((half, row - 5)) == INK and marked.getpixel((half, row - 7)) != INK
+    assert marked.getpixel((half - 10, row)) != INK
+    assert picture_tensor(bar_plot({})).shape[1] == TOP + 4
 
 
 def test_losses_after_going_back_replace_the_earlier_ones(tmp_path):

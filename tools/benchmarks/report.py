@@ -92,15 +92,14 @@ def other_table(content: Content) -> str:
 
 def plot(content: Content, path: Path) -> None:
     """Bars of the operations of a step with one identity against none."""
-    from likeness_pack.training.demo.figures import bars
+    from likeness_pack.training.plot import bar_plot
 
-    figure = "operations_of_a_step,_one_identity_/_none"
     shown = {
-        row["subject"]: {figure: {"mean": row["value"], "spread": 0.0}}
+        row["subject"]: row["value"]
         for row in content["ratios"]
         if row["topic"] == STEP and row["measure"] == "operations" and row["people"] == 1
     }
-    bars(path, shown, figure)
+    bar_plot(shown, title="operations of a step, one identity / none").save(path)
 
 
 def _one(values: Mapping[tuple[str, int], float], measure: str) -> str:
