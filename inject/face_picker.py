@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ..faces.select import order_faces
 from ..faces.types import FaceBatch, Faces
-from .host import folder_paths
+from .shown_pictures import shown_picture
 
 PICTURES = 8
 LONGEST_SIDE = 768
@@ -67,9 +66,4 @@ def _save(image: Tensor) -> dict[str, str]:
     pixels = np.asarray((image.cpu() * 255).round().clamp(0, 255), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    paths = folder_paths()
-    root = paths.get_temp_directory()
-    folder, name, counter, below, _ = paths.get_save_image_path(NAME, root, picture.width, picture.height)
-    path = Path(folder) / f"{name}_{counter:05}_.jpg"
-    picture.save(path, quality=85)
-    return {"filename": path.name, "subfolder": below, "type": "temp"}
+    return shown_picture(picture, NAME, ".jpg", quality=85)

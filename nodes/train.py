@@ -47,7 +47,7 @@ def _run_inputs(steps: int, rate: float) -> dict[str, Any]:
         "steps": _whole(steps, 1, 10_000_000, "Steps of the whole run; the rate falls to 0 at its end."),
         "learning_rate": number(rate, 1e-7, 1.0, 1e-7, "Rate at the first step."),
         "seed": _whole(0, 0, 2**63 - 1, "Decides every random number."),
-        "preview_every": _whole(100, 0, 1_000_000, "Steps between two pictures on the node; 0: none."),
+        "preview_every": _whole(100, 0, 1_000_000, "Steps between two looks at losses and pictures; 0: at the end only."),
         "resume": ("BOOLEAN", {"default": True, "tooltip": RESUME}),
     }
 
@@ -262,9 +262,10 @@ def _carried_out(
     trained: Trained, place: tuple[Path, Path], steps: int, learning_rate: float, preview_every: int
 ) -> dict[str, Any]:
     """Train with progress, save once, and give what the node shows."""
+    from ..inject.shown_pictures import shown_picture
     from ..inject.training_host import PREVIEW_SIDE
     from ..training.loop import LoopOptions
-    from ..training.plot import picture_tensor, tensor_picture
+    from ..training.plot import picture_tensor, stacked, tensor_picture
     from ..training.run import LossHistory, run
 
     path, state = place
@@ -276,8 +277,8 @@ def _carried_out(
         stop_if_cancelled()
 
     def on_preview(step: int, pictures: Tensor) -> None:
-        sheet = tensor_picture(pictures.flatten(0, 1))
-        bar.update_absolute(step, steps, ("JPEG", sheet, PREVIEW_SIDE))
+        board = stacked([history.plot(path.stem), tensor_picture(pictures.flatten(0, 1))])
+        bar.update_absolute(step, steps, ("JPEG", board, PREVIEW_SIDE))
 
     try:
         loop = LoopOptions(steps, learning_rate)
@@ -286,14 +287,17 @@ def _carried_out(
         )
         if not path.is_file():
             trained.save(path, finished)
-        plot, previews = picture_tensor(history.plot(path.stem)), trained.preview()
+        plot, previews = history.plot(path.stem), trained.preview()
         done = True
     finally:
         trained.close()
         if not done and state.is_file():
             logger.warning("%s: stopped; queue the same inputs with resume on to go on", path.name)
     report = _report(path.name, trained, finished, history.rows.get(finished, {}))
-    return with_text(report, path.name, plot, previews, report)
+    answer = with_text(report, path.name, picture_tensor(plot), previews, report)
+    sheet = tensor_picture(previews.flatten(0, 1))
+    answer["ui"]["images"] = [shown_picture(one, "likeness_training") for one in (plot, sheet)]
+    return answer
 
 
 def _report(name: str, trained: Trained, finished: int, losses: dict[str, float]) -> str:

@@ -23,6 +23,8 @@ from likeness_pack.nodes.train import LikenessTrainAdapter, LikenessTrainEncoder
 from likeness_pack.training import runs
 from likeness_pack.training.fact.models import ResamplerShape
 from likeness_pack.training.loop import TrainingFailed
+from likeness_pack.training.plot import picture_tensor
+from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import KnownDetector, photographs, tiny_drawn_weights
 
@@ -67,12 +69,20 @@ def test_drawn_faces_train_an_adapter_that_the_loader_takes(places: Path, monkey
             shown.append((value, total, preview))
 
     monkeypatch.setattr("likeness_pack.nodes.train.progress_bar", lambda total: Bar())
-    name, plot, previews, report = train(LikenessTrainAdapter, ADAPTER)
+    with torch.inference_mode():
+        answer = LikenessTrainAdapter().train(**ADAPTER)
+    name, plot, previews, report = answer["result"]
     assert name == "trained.safetensors" and "3 drawn persons" in report and "steps: 2" in report
     assert plot.shape == (1, 400, 640, 3) and float((plot != 1).any(dim=-1).float().mean()) > 0.005
     assert previews.shape == (3, 64, 192, 3) and not previews.requires_grad
     kept = [(value, preview[0], preview[1].size) for value, _, preview in shown if preview]
-    assert kept == [(1, "JPEG", (192, 192)), (2, "JPEG", (192, 192))]
+    assert kept == [(1, "JPEG", (640, 592)), (2, "JPEG", (640, 592))]
+    assert answer["ui"]["text"] == [report]
+    temporary = Path(importlib.import_module("folder_paths").get_temp_directory())
+    on_the_node = [(temporary / one["subfolder"] / one["filename"], one["type"]) for one in answer["ui"]["images"]]
+    for (file, kind), wanted in zip(on_the_node, (plot[0], previews.flatten(0, 1)), strict=True):
+        with Image.open(file) as picture:
+            assert kind == "temp" and float((picture_tensor(picture)[0] - wanted).abs().max()) < 0.01
     loaded = LikenessLoadAdapter().load(name, "auto")["result"][0]
     assert loaded.adapter.digest == registry.load(places / "face_adapters" / name).digest
     assert loaded.adapter.encoder == "transface_64x3"
