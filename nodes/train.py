@@ -47,7 +47,9 @@ def _run_inputs(steps: int, rate: float) -> dict[str, Any]:
         "steps": _whole(steps, 1, 10_000_000, "Steps of the whole run; the rate falls to 0 at its end."),
         "learning_rate": number(rate, 1e-7, 1.0, 1e-7, "Rate at the first step."),
         "seed": _whole(0, 0, 2**63 - 1, "Decides every random number."),
-        "preview_every": _whole(100, 0, 1_000_000, "Steps between two looks at losses and pictures; 0: at the end only."),
+        "preview_every": _whole(
+            100, 0, 1_000_000, "Steps between two looks at losses and pictures; 0: at the end only."
+        ),
         "resume": ("BOOLEAN", {"default": True, "tooltip": RESUME}),
     }
 
