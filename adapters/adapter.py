@@ -65,7 +65,7 @@ class Adapter(ABC):
     Attributes:
         report: what was recognised, for the user.
         network: every module of the adapter, in one place for the host's memory manager.
-        digest: identifies the file's content (sha256 of its header and size, see `checkpoint`).
+        digest: identifies the file's content (see `checkpoint.CheckpointHeader`).
         base: ``"sd15"`` or ``"sdxl"``.
         context_dim: width of the base model's text context.
         apply_node: name of the node that applies it.

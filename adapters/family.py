@@ -17,6 +17,8 @@ from .report import DetectionReport
 
 Kind = Literal["adapter", "encoder", "detector", "parser", "swapper"]
 Hyper = Mapping[str, int | str | float]
+# How this project's trainers mark their files: every file, and the weights that come with the pack.
+TRAINED, OWN_WEIGHTS, OWN_LICENCE = "finished_steps", "as this project", "Apache-2.0"
 # What reading a layout out of shapes raises where the shapes are no such layout at all.
 _NO_SUCH_LAYOUT = (LookupError, ArithmeticError, ValueError, TypeError, RuntimeError, AssertionError, AttributeError)
 
@@ -97,7 +99,7 @@ class Family(ABC):
         ``base``, ``tokens``, ``layers``, ``encode_bytes`` and ``sample_bytes`` come from ``match.hyper`` where it
         has them.
         """
-        hyper = match.hyper
+        hyper, licence = match.hyper, licence_of(self, header)
         return DetectionReport(
             family=self.id,
             title=self.title,
@@ -108,12 +110,22 @@ class Family(ABC):
             weight_bytes=sum(info.nbytes for info in header.tensors.values()),
             encode_bytes=_whole(hyper, "encode_bytes"),
             sample_bytes=_whole(hyper, "sample_bytes"),
-            code_licence=self.licence.code,
-            weight_licence=self.licence.weights,
-            commercial=self.licence.commercial,
+            code_licence=licence.code,
+            weight_licence=licence.weights,
+            commercial=licence.commercial,
             variant=match.variant,
-            notes=(self.licence.note,) if self.licence.note else (),
+            notes=(licence.note,) if licence.note else (),
         )
+
+
+def licence_of(family: Family, header: CheckpointHeader) -> Licence:
+    """The family's licence; a file that was trained here is no published one, and has terms of its own."""
+    metadata = header.metadata
+    if metadata.get("licence") == OWN_WEIGHTS:
+        return Licence(family.licence.code, OWN_LICENCE, True, printable(metadata.get("note", "")))
+    if TRAINED in metadata:
+        return Licence(family.licence.code, "that of whoever trained the file", None)
+    return family.licence
 
 
 def claim(family: Family, header: CheckpointHeader) -> Match | Ambiguity | str:

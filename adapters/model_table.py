@@ -33,7 +33,7 @@ class PublishedFile:
         folder: model folder it belongs into.
         family: id of the family that reads it, or None.
         variant: variant of that family, or None.
-        needed_by: ids of the families or backends that need it.
+        needed_by: ids of the families or backends that need it; ``family:variant`` where only that variant does.
         used_for: what it does, for people.
         note: anything else.
     """
@@ -56,6 +56,10 @@ class PublishedFile:
     needed_by: tuple[str, ...]
     used_for: str
     note: str
+
+    def is_needed_by(self, family: str, variant: str | None) -> bool:
+        """Whether a file of that family and variant needs this one beside it."""
+        return self.family != family and bool({family, f"{family}:{variant}"} & {*self.needed_by})
 
     @property
     def size_text(self) -> str:

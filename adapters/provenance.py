@@ -32,7 +32,8 @@ class ModelUse:
     Attributes:
         file: its name.
         family: id of the recognised system, or "" where it is none of this pack's.
-        digest: of the file's description and size; it changes with the tensors' names, shapes and order.
+        digest: of the file's description, its size and samples of its content; files that differ in training differ
+            in it.
         code_licence, weight_licence: as far as they are known.
         commercial: whether the weights may be used commercially; None where nobody says.
     """

@@ -36,8 +36,11 @@ _ROWS: tuple[tuple[str, str], ...] = (
     (r"llama[23].*", "USE FLOWDOWN SIZE"),
     (r"flux-1-dev-non-commercial-license", "NC USE FLOWDOWN"),
     (r"stabilityai-ai-community", "USE FLOWDOWN SIZE"),
-    (r"tencent-hunyuan-community", "USE FLOWDOWN SIZE TERRITORY"),
+    (r"tencent-hunyuan-community(-license)?", "USE FLOWDOWN SIZE TERRITORY"),
     (r"deepfloyd-if-license", "NC USE FLOWDOWN"),
+    # No ids: the words of publishers, as the table of files repeats them.
+    (r"non-commercial(-research)?(-only)?|s-lab-license-1\.0(,-non-commercial)?", "NC"),
+    (r"researchrail", "NC USE"),
 )
 # Words under which the tables of this project and of model files say the same.
 _SPELLINGS: tuple[tuple[str, str], ...] = (

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...adapters.checkpoint import read_header
+from ...adapters.checkpoint import CheckpointHeader, read_header
 from ...adapters.model_table import published_files
 from ...adapters.report import DetectionReport
 from . import checks
 from .checks import Part
 from .licences import drift_parents
 from .model_card import BadModelCard, ModelCard, card_beside, plain, read_card
+
+DETECTORS, ENCODERS = "face_detectors", ("face_encoders", "insightface")
 
 
 def licence_lines(path: Path, report: DetectionReport) -> str:
@@ -26,12 +28,21 @@ def licence_lines(path: Path, report: DetectionReport) -> str:
     except BadModelCard:
         card = ModelCard()
     own = card.licence or header.metadata.get("modelspec.license") or report.weight_licence
-    needed = [row for row in published_files() if report.family in row.needed_by]
-    parts = [Part(plain(row.file), row.weight_licence) for row in needed]
+    parents = drift_parents(report.base)
+    base = [Part(f"base model {report.base}", licence) for licence in parents]
     findings = [
         checks.lineage(header.metadata, card),
         checks.architecture(header),
-        checks.drift(own, drift_parents(report.base)),
-        checks.at_run_time([Part(plain(path.name), own), *parts]),
+        checks.drift(own, parents),
+        checks.at_run_time([Part(plain(path.name), own), *base, *_needed(header, report)]),
     ]
     return "\n".join(f"{one.check}: {one.text}" for one in findings)
+
+
+def _needed(header: CheckpointHeader, report: DetectionReport) -> list[Part]:
+    """What the adapter needs beside the base model. Any detector will do; a file trained here names its encoder."""
+    rows = [row for row in published_files() if row.is_needed_by(report.family, report.variant)]
+    own_encoder = header.metadata.get("encoder")
+    without = (DETECTORS,) if own_encoder is None else (DETECTORS, *ENCODERS)
+    parts = [Part(plain(row.file), row.weight_licence) for row in rows if row.folder not in without]
+    return parts if own_encoder is None else [*parts, Part(f"face encoder {plain(own_encoder)}", None)]

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from likeness_pack.adapters import registry
 from likeness_pack.adapters.checkpoint import read_header
+from likeness_pack.adapters.model_table import published_files
+from likeness_pack.adapters.report import DetectionReport
 from likeness_pack.evaluation.lineage.checks import Part
 from likeness_pack.evaluation.lineage.hashes import data_sha256, file_sha256
 from likeness_pack.evaluation.lineage.licences import lost, normalised, restrictions, strictest
+from likeness_pack.evaluation.lineage.loading import licence_lines
 from likeness_pack.evaluation.lineage.model_card import BadModelCard, card_beside, read_card
 from likeness_pack.evaluation.lineage.report import check_file
-from safetensors.torch import save_file
+from pack import ROOT
+from safetensors.torch import load_file, save_file
 
 TO_K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 
@@ -46,6 +51,14 @@ class TestLicences:
         assert lost(["gpl-3.0", "cc-by-nc-4.0"], "mit") == ["NC", "COPYLEFT", "ATTR_CC"]
         assert lost(["gpl-3.0", None], "mit") is None and lost([], "mit") is None
         assert lost(["mit"], "a licence of my own") is None
+
+    def test_no_file_of_the_table_marked_non_commercial_counts_as_free(self):
+        for row in published_files():
+            if "non-commercial" in (row.weight_licence or "").lower():
+                assert "NC" in (restrictions(normalised(row.weight_licence)) or ()), row.id
+        for family in registry.families():
+            if family.licence.weights.startswith(("non-commercial", "S-Lab")):
+                assert "NC" in (restrictions(normalised(family.licence.weights)) or ()), family.id
 
     def test_the_strictest_is_the_union_and_names_what_is_not_known(self):
         assert strictest(["mit", "cc-by-nc-4.0", "openrail++", None]) == (["NC", "USE", "ATTR_CC"], ["not stated"])
@@ -121,3 +134,51 @@ class TestReport:
 
         with pytest.raises(Cancelled):
             check_file(read_header(_file(tmp_path)), on_block=stop)
+
+
+def _loaded(path: Path, family: str, base: str, variant: str | None = None, licence: str = "Apache-2.0") -> str:
+    report = DetectionReport(
+        family, family, base, None, None, "float16", 0, None, None, "MIT", licence, None, variant=variant
+    )
+    return licence_lines(path, report).splitlines()[-1]
+
+
+class TestLoaders:
+    @pytest.mark.parametrize(
+        ("family", "variant", "base", "needed", "restriction"),
+        [
+            ("pulid_sdxl", "v1.1", "sdxl", ["antelopev2.zip", "EVA02_CLIP_L_336_psz14_s6B.pt"], True),
+            ("pulid_flux", None, "flux", ["antelopev2.zip", "EVA02_CLIP_L_336_psz14_s6B.pt"], True),
+            ("instantid", "instantid", "sdxl", ["antelopev2.zip", "ControlNetModel"], True),
+            ("ip_adapter_faceid", "plain", "sd15", ["buffalo_l.zip"], True),
+            ("ip_adapter_faceid", "plus_v2", "sd15", ["buffalo_l.zip", "models/image_encoder"], True),
+            ("photomaker", "v1", "sdxl", [], False),
+            ("photomaker", "v2", "sdxl", ["buffalo_l.zip"], True),
+        ],
+    )
+    def test_in_use_counts_what_the_adapter_needs_and_no_other_adapter(
+        self, tmp_path, family, variant, base, needed, restriction
+    ):
+        line = _loaded(_file(tmp_path), family, base, variant)
+        assert ("NC (non-commercial only)" in line) == (restriction or base == "flux")
+        assert "USE (use restrictions)" in line and f"base model {base}: " in line
+        assert all(name in line for name in needed)
+        assert line.partition("adapter.safetensors")[2].count(": ") == 2 + len(needed), line
+
+    def test_a_file_trained_here_needs_the_encoder_it_names(self, tmp_path):
+        line = _loaded(_file(tmp_path, encoder="transface_128x4"), "fact", "sd15", "v1")
+        assert "face encoder transface_128x4: not stated" in line and "TransFace_S" not in line
+        assert "ms1mv2_model_TransFace_S.pt: not stated" in _loaded(_file(tmp_path), "fact", "sd15", "v1")
+
+
+def test_the_weights_of_the_pack_and_of_its_trainers_are_not_called_published_ones(tmp_path):
+    shipped = registry.describe(ROOT / "demo_weights" / "drawn_fact.safetensors", kind="adapter")
+    assert (shipped.weight_licence, shipped.commercial) == ("Apache-2.0", True)
+    assert shipped.notes == ("trained on drawn faces by tools/train_demo_weights.py; no photographs",)
+    tensors = load_file(ROOT / "demo_weights" / "drawn_fact.safetensors")
+    for metadata, licence in (({"finished_steps": "2"}, "that of whoever trained the file"), ({}, "not verified")):
+        path = tmp_path / "mine.safetensors"
+        save_file(tensors, path, metadata)
+        found = registry.describe(path, kind="adapter")
+        assert found.weight_licence.startswith(licence) and found.commercial is None
+        assert bool(found.notes) == (not metadata)
