@@ -8,7 +8,7 @@ nothing. With the patch of another node in the slot, that one is called and keep
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..faces.errors import LikenessError
 from ..faces.images import as_rgb
 from . import host
 from .apply import compute_dtype, guard_forward
+from .block_chain import BlockFunction, called, holds, with_changed
 from .call_state import CallState, call_state
 from .dit_blocks import Place
 from .hunyuan_avatar import require_hunyuan_video
@@ -41,7 +42,6 @@ from .shared import Shared
 from .term import Term
 
 SLOT = "emotion"
-BlockFunction = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,7 @@ class EmotionBlock(Shared):
     previous: BlockFunction | None = None
 
     def __call__(self, args: dict[str, Any], block: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
-        own: list[Tensor] = []
-
-        def original(inner: dict[str, Any]) -> dict[str, Any]:
-            found: dict[str, Any] = block["original_block"](inner)
-            own.append(found["img"])
-            return found
-
-        out = original(args) if self.previous is None else self.previous(args, {"original_block": original}, **kwargs)
+        out, own = called(self.previous, args, block, **kwargs)
         extra: Mapping[str, Any] = args.get("transformer_options") or {}
         state = call_state(extra) or CallState()
         state.mark(SLOT, self.place)
@@ -152,7 +145,7 @@ class EmotionBlock(Shared):
         count = shape[-3] * (shape[-2] // 2) * (shape[-1] // 2)
         ahead = image.shape[1] - count
         # A node that leaves the block out has no tokens of its own to read.
-        read = own[-1][:, -count:] if own else image[:, ahead:]
+        read = image[:, ahead:] if own is None else own[:, -count:]
         video = image[:, ahead:]
         for term in acting:
             video = video + term.added(self.place, read, shape, extra)
@@ -232,7 +225,10 @@ def apply_emotion(model: Any, loaded: LoadedAdapter, picture: Tensor, options: E
     )
     for place in places:
         found = block_slot(clone, place)
-        block = found.with_term(term) if isinstance(found, EmotionBlock) else EmotionBlock(place, (term,), found)
+        if holds(found, EmotionBlock):
+            block = with_changed(found, EmotionBlock, lambda own: own.with_term(term))
+        else:
+            block = EmotionBlock(place, (term,), found)
         set_block_slot(clone, place, block)
     beside = () if loaded.managed_steps is None else (loaded.managed_steps,)
     guard_forward(clone, SLOT, len(places), beside)

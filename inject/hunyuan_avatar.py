@@ -17,6 +17,7 @@ from ..adapters.errors import BaseModelMismatch, EncoderMismatch, HostTooOld
 from ..adapters.families.hunyuan_avatar.adapter import EXPRESSION, FPS, POSE, HunyuanAvatarAdapter
 from ..adapters.families.hunyuan_avatar.arch import BUCKETS
 from .apply import compute_dtype, guard_forward
+from .block_chain import with_changed
 from .dit_blocks import DOUBLE
 from .forward_guard import ForwardGuard
 from .host import has_wrappers, model_management
@@ -249,7 +250,7 @@ def _install(clone: Any, patch: AvatarPatch) -> None:
 
 
 def _remove(clone: Any) -> None:
-    """Take a former application out of a clone."""
+    """Take a former application out of a clone, also beneath what other nodes of this pack put there since."""
     clone.remove_wrappers_with_key(WRAPPER, KEY)
     for name in OBJECTS:
         found = clone.object_patches.get(name)
@@ -258,8 +259,9 @@ def _remove(clone: Any) -> None:
     for number in range(len(clone.model.diffusion_model.double_blocks)):
         place = (DOUBLE, number)
         found = block_slot(clone, place)
-        if isinstance(found, AvatarBlock):
-            remove_block_slot(clone, place) if found.previous is None else set_block_slot(clone, place, found.previous)
+        left = with_changed(found, AvatarBlock, lambda own: own.previous)
+        if left is not found:
+            remove_block_slot(clone, place) if left is None else set_block_slot(clone, place, left)
     guard = forward_wrapper(clone)
     if isinstance(guard, ForwardGuard) and SLOT in guard.expected:
         clone.set_model_unet_function_wrapper(guard.without(SLOT))

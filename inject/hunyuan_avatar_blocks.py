@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..adapters.errors import PatchIncomplete
 from ..adapters.families.hunyuan_avatar.adapter import HunyuanAvatarAdapter
+from .block_chain import BlockFunction, called
 from .call_state import call_state
 from .hunyuan_avatar_call import AvatarCall, avatar_call
 from .hunyuan_avatar_character import Character
@@ -23,7 +24,6 @@ from .hunyuan_avatar_sound import Speaker
 from .shared import Shared
 
 SLOT = "avatar"
-BlockFunction = Callable[..., dict[str, Any]]
 
 
 class VideoTerm(Protocol):
@@ -34,7 +34,7 @@ class VideoTerm(Protocol):
         ...
 
     def added(self, number: int, video: Tensor, call: AvatarCall, extra: Mapping[str, Any]) -> Tensor | None:
-        """What is added (B, T n, width) to the block's own video tokens of that shape; None for nothing."""
+        """What is added (B, T n, width), from the block's own video tokens of that shape; None for nothing."""
         ...
 
 
@@ -80,7 +80,7 @@ class AvatarBlock(Shared):
         number: of the block.
         character: whose picture is added before the first block, or None.
         terms: what adds behind the block.
-        previous: the replacement of another pack that was found there and is still called, or None.
+        previous: the replacement of another node that was found there and is still called, or None.
     """
 
     number: int
@@ -98,13 +98,11 @@ class AvatarBlock(Shared):
             state.mark(SLOT, self.number)
         if self.character is not None and self.number == 0:
             args = {**args, "img": _with_picture(args["img"], self.character, call)}
-        out: dict[str, Any] = (
-            block["original_block"](args) if self.previous is None else self.previous(args, block, **kwargs)
-        )
+        out, own = called(self.previous, args, block, **kwargs)
         image = out["img"]
-        video = image[:, call.reference_tokens :]
+        video, read = (each[:, call.reference_tokens :] for each in (image, image if own is None else own))
         # Every term reads the block's own tokens and none what another added: their order is of no account.
-        parts = [term.added(self.number, video, call, extra) for term in self.terms if term.acts(extra)]
+        parts = [term.added(self.number, read, call, extra) for term in self.terms if term.acts(extra)]
         added = [part for part in parts if part is not None]
         if not added:
             return out
