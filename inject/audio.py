@@ -11,6 +11,7 @@ from ..adapters.encoders.whisper.encoder import WhisperEncoder
 from ..adapters.encoders.whisper.features import FeatureOptions, audio_features
 from ..adapters.errors import EncoderMismatch, MissingModelFile
 from ..adapters.families.imagineid.encoder import FactorEncoder
+from .file_names import file_stamp
 from .host import progress_bar, stop_if_cancelled
 from .model_folders import input_folder
 
@@ -86,3 +87,11 @@ def find_sound(name: str) -> Path:
             cure="put the file into ComfyUI's input folder and refresh the page",
         )
     return path
+
+
+def sound_key(name: str) -> str:
+    """For a node's IS_CHANGED: another one when the file changes; nothing where there is none."""
+    try:
+        return file_stamp(find_sound(name))
+    except (MissingModelFile, OSError):
+        return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..faces.errors import LikenessError
-from .file_names import checked_prefix, writing
+from .file_names import checked_prefix, file_stamp, writing
 from .host import folder_paths
 from .model_folders import input_folder, output_folder
 
@@ -41,7 +41,7 @@ def clip_exists(name: str) -> bool | str:
 def clip_key(name: str) -> str:
     """For a node's IS_CHANGED: another one when the file changes."""
     path = _inside(name) if name != NONE else None
-    return f"{path.stat().st_mtime_ns} {path.stat().st_size}" if path is not None else name
+    return name if path is None else file_stamp(path)
 
 
 def _inside(name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Names that a user gives to files of ours, and one sentence where a file cannot be written."""
+"""Names that a user gives to files of ours, whether a file changed, and one sentence where it cannot be written."""
 
 from __future__ import annotations
 
@@ -52,6 +52,12 @@ def _refusal(prefix: str) -> str | None:
     if any(len(part.encode("utf-8", "replace")) > _LONGEST for part in parts):
         return f"a name of over {_LONGEST} bytes"
     return None
+
+
+def file_stamp(path: Path) -> str:
+    """For a node's IS_CHANGED: another one when the file changes."""
+    facts = path.stat()
+    return f"{facts.st_mtime_ns} {facts.st_size}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..adapters.provenance import NAME, BadManifest, Manifest, from_dict, in_prompt
 from .clips import graph_metadata
+from .file_names import file_stamp
 from .model_folders import input_folder
 from .provenance import graph_manifest
 
@@ -34,7 +35,7 @@ def list_input_files(endings: Sequence[str]) -> list[str]:
 def input_stamp(name: str) -> str:
     """Changes when a file of the input folder does."""
     path = input_folder() / name
-    return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
+    return file_stamp(path) if path.is_file() else ""
 
 
 def input_file(name: str) -> Path:

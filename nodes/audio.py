@@ -78,15 +78,10 @@ class LikenessLoadSound:
 
     @classmethod
     def IS_CHANGED(cls, file: str) -> str:  # noqa: N802 (the host's name)
-        """The file's size and time of change, so that a replaced file is read again."""
-        from ..faces.errors import LikenessError
-        from ..inject.audio import find_sound
+        """A replaced file is read again."""
+        from ..inject.audio import sound_key
 
-        try:
-            facts = find_sound(file).stat()
-        except (LikenessError, OSError):
-            return ""
-        return f"{facts.st_size}:{facts.st_mtime_ns}"
+        return sound_key(file)
 
     def load(self, file: str) -> dict[str, Any]:
         """Decode the file."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .common import DETECTOR, ENCODER, IDENTITY, PARSER, SWAPPER, TRACKS, Schema, number
+from .common import DETECTOR, ENCODER, IDENTITY, PARSER, SWAPPER, TRACKS, ReadsClip, Schema, number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +88,7 @@ def mask_inputs() -> dict[str, Any]:
     }
 
 
-class LikenessSwapClip:
+class LikenessSwapClip(ReadsClip):
     """Swap faces through a clip, from file to file."""
 
     DISPLAY_NAME = "Swap Faces in Clip"
@@ -148,20 +148,6 @@ class LikenessSwapClip:
             "hidden": HIDDEN,
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, clip: str) -> bool | str:  # noqa: N802 (the host's name)
-        """Clips in sub-folders are good too."""
-        from ..inject.clips import clip_exists
-
-        return clip_exists(clip)
-
-    @classmethod
-    def IS_CHANGED(cls, clip: str = "", **_: Any) -> str:  # noqa: N802 (the host's name)
-        """Runs again when the file changes."""
-        from ..inject.clips import clip_key
-
-        return clip_key(clip)
-
     def swap(
         self,
         clip: str,
@@ -202,7 +188,7 @@ class LikenessSwapClip:
         )
         with clip_file(clip, video) as source:
             target, name = _target(source, settings)
-            work = ClipJob(source, target, chunk, _written(settings, prompt, extra_pnginfo), damaged)
+            work = ClipJob(source, target, chunk, write_options(settings, prompt, extra_pnginfo), damaged)
             written, faces, report = swap_clip(work, job, frame_progress())
         report = f"{name}\n{report}"
         return shown(report, name, as_video(target), name, faces, written.frames, report)
@@ -223,7 +209,8 @@ def _masks(settings: Mapping[str, Any], parser: LoadedParser | None, mask: Tenso
     return ClipMasks(sides, settings["blur"], parser, settings["parts"], mask)
 
 
-def _written(settings: Mapping[str, Any], prompt: Any, extra: Any) -> WriteOptions:
+def write_options(settings: Mapping[str, Any], prompt: Any, extra: Any) -> WriteOptions:
+    """How a clip is encoded, and the graph that it carries."""
     from ..inject.clips import graph_metadata
     from ..media.write import WriteOptions
 
@@ -244,7 +231,7 @@ def _new_file(facts: ClipFacts, settings: Mapping[str, Any]) -> tuple[Path, str]
     return new_file(settings["filename_prefix"], ending, facts.width, facts.height)
 
 
-class LikenessLoadClip:
+class LikenessLoadClip(ReadsClip):
     """A clip, or a part of one, as pictures and sound."""
 
     DISPLAY_NAME = "Load Clip"
@@ -275,9 +262,6 @@ class LikenessLoadClip:
             },
             "optional": {"video": ("VIDEO", {"tooltip": VIDEO_TOOLTIP})},
         }
-
-    VALIDATE_INPUTS = LikenessSwapClip.VALIDATE_INPUTS
-    IS_CHANGED = LikenessSwapClip.IS_CHANGED
 
     def load(
         self, clip: str, first: int, count: int, video: Any = None
@@ -334,7 +318,9 @@ class LikenessSaveClip:
     @classmethod
     def VALIDATE_INPUTS(cls, like: str) -> bool | str:  # noqa: N802 (the host's name)
         """Clips in sub-folders are good too."""
-        return LikenessSwapClip.VALIDATE_INPUTS(like)
+        from ..inject.clips import clip_exists
+
+        return clip_exists(like)
 
     def save(
         self,
@@ -359,7 +345,7 @@ class LikenessSaveClip:
         # Alpha is left out here, where as_rgb would darken by it.
         with_alpha = isinstance(images, Tensor) and images.shape[-1:] == (4,)
         rgb = as_rgb(images[..., :3] if with_alpha else images)
-        options = _written(settings, prompt, extra_pnginfo)
+        options = write_options(settings, prompt, extra_pnginfo)
         sound = None if audio is None else waveform_of(audio)
         if like == NONE and video is None:
             ending = ".mp4" if settings["format"] == "auto" else f".{settings['format']}"

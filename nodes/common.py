@@ -39,3 +39,21 @@ def percent(default: float, tooltip: str) -> tuple[str, dict[str, Any]]:
 def with_text(text: str, *outputs: Any) -> dict[str, Any]:
     """A node's result that also shows ``text`` on the node and in the history of a headless run."""
     return {"ui": {"text": [text]}, "result": outputs}
+
+
+class ReadsClip:
+    """What the host asks of a node with an input ``clip``, a file's name."""
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, clip: str) -> bool | str:  # noqa: N802 (the host's name)
+        """Clips in sub-folders are good too."""
+        from ..inject.clips import clip_exists
+
+        return clip_exists(clip)
+
+    @classmethod
+    def IS_CHANGED(cls, clip: str = "", **_: Any) -> str:  # noqa: N802 (the host's name)
+        """Runs again when the file changes."""
+        from ..inject.clips import clip_key
+
+        return clip_key(clip)

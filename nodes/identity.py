@@ -140,9 +140,9 @@ class LikenessLoadIdentity:
     def IS_CHANGED(cls, file: str) -> str:  # noqa: N802 (the host's name)
         """Read the file again when it was written again."""
         from ..inject import identity_files
+        from ..inject.file_names import file_stamp
 
-        path = identity_files.find(file)
-        return f"{path.stat().st_mtime_ns}:{path.stat().st_size}"
+        return file_stamp(identity_files.find(file))
 
     def load(self, file: str) -> tuple[Identity, str]:
         """Read the file."""

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..inject import model_folders
-from .common import ADAPTER, AUDIO_FEATURES, DETECTOR, ENCODER, FACES, IDENTITY, PARSER, Schema, number, with_text
+from .common import (
+    ADAPTER,
+    AUDIO_FEATURES,
+    DETECTOR,
+    ENCODER,
+    FACES,
+    IDENTITY,
+    PARSER,
+    ReadsClip,
+    Schema,
+    number,
+    with_text,
+)
 
 if TYPE_CHECKING:
     from ..adapters.audio_features import AudioFeatures
@@ -193,7 +205,7 @@ class LikenessLipSync:
         return with_text(report, found, len(found), report)
 
 
-class LikenessLipSyncClip:
+class LikenessLipSyncClip(ReadsClip):
     """Paint mouths after a voice, from file to file."""
 
     DISPLAY_NAME = "Lip Sync Clip"
@@ -245,20 +257,6 @@ class LikenessLipSyncClip:
             "hidden": HIDDEN,
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, clip: str) -> bool | str:  # noqa: N802 (the host's name)
-        """Clips in sub-folders are good too."""
-        from ..inject.clips import clip_exists
-
-        return clip_exists(clip)
-
-    @classmethod
-    def IS_CHANGED(cls, clip: str = "", **_: Any) -> str:  # noqa: N802 (the host's name)
-        """Runs again when the file changes."""
-        from ..inject.clips import clip_key
-
-        return clip_key(clip)
-
     def sync(
         self,
         clip: str,
@@ -276,7 +274,7 @@ class LikenessLipSyncClip:
     ) -> dict[str, Any]:
         """Hear, find, paint, write."""
         from ..adapters.swappers.clip import FollowOptions
-        from ..inject.clips import as_video, clip_file, graph_metadata, new_file, shown
+        from ..inject.clips import as_video, clip_file, new_file, shown
         from ..inject.lip_clip import ClipSyncOptions, sync_clip, voice_for
         from ..inject.lip_sync import LipSync, sync_report
         from ..inject.progress import frame_progress
@@ -284,13 +282,13 @@ class LikenessLipSyncClip:
         from ..media.facts import read_facts
         from ..media.revoice import RevoicedClip
         from ..media.transform import ClipJob
-        from ..media.write import WriteOptions
+        from .clips import write_options
 
         job = LipSync(model, vae, _options(settings), parser)
         follow = FollowOptions(settings["score"] or None, smooth=settings["smooth"])
         options = ClipSyncOptions(person, follow, settings["on_missing_face"], settings["length"])
         ending = ".mp4" if settings["format"] == "auto" else f".{settings['format']}"
-        written = WriteOptions(quality=settings["quality"], metadata=graph_metadata(prompt, extra_pnginfo))
+        written = write_options(settings, prompt, extra_pnginfo)
         with clip_file(clip, video) as source:
             facts = read_facts(source)
             target, name = new_file(settings["filename_prefix"], ending, facts.width, facts.height)

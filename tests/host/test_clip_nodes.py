@@ -15,6 +15,7 @@ import torch
 from clip_files import QUARTER, frame_times, packets, write_raw_clip
 from clip_people import GREEN, RED, ColourDetector, ColourEncoder, Places, frame_of
 from host_inprocess import engine
+from host_process import HostFailed
 from identities import arcface_identity
 from likeness_pack import nodes as ours
 from likeness_pack.adapters.identity import EMBEDDING, Identity
@@ -238,6 +239,21 @@ def test_the_workflow_runs_in_a_server(server: Any) -> None:
     assert packets(path, "audio") == packets(server.base / "input" / "clip.mp4", "audio")
     with av.open(str(path)) as container:
         assert json.loads(container.metadata["prompt"])[node]["class_type"] == "LikenessSwapClip"
+
+
+def test_a_clip_of_a_sub_folder_is_read_again_when_it_was_replaced(server: Any) -> None:
+    """The host asks the nodes of clips whether a name is good and whether its file changed."""
+    path = server.base / "input" / "sub 剪" / "again.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prompt = {
+        "1": {"class_type": "LikenessLoadClip", "inputs": {"clip": "sub 剪/again.mp4", "first": 0, "count": 0}},
+        "2": {"class_type": "LikenessSaveClip", "inputs": defaults(LikenessSaveClip, images=["1", 0])},
+    }
+    with pytest.raises(HostFailed, match="there is no clip sub"):
+        server.run(prompt)
+    for count in (3, 3, 5):
+        write_raw_clip(path, torch.zeros(count, 96, 160, 3, dtype=torch.uint8), [512 * n for n in range(count)])
+        assert f"{count} frames written" in server.history(prompt)["outputs"]["2"]["text"][0]
 
 
 def test_every_input_of_the_workflow_is_set() -> None:
