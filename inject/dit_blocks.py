@@ -8,7 +8,7 @@ single blocks they follow the text tokens.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..adapters.adapter import BlockAttentionAdapter
 from ..adapters.errors import BaseModelMismatch, HostTooOld
 from . import host
+from .block_chain import BlockFunction, holds, with_changed
 from .call_state import CallState, call_state
 from .patching import block_slot, set_block_slot
 from .rows import POSITIVE, row_pattern
@@ -30,7 +31,6 @@ SLOTS = (DOUBLE, SINGLE)
 FIRST_VERSION = "0.3.60"
 
 Place = tuple[str, int]
-BlockFunction = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -155,7 +155,10 @@ def patch_blocks(clone: Any, term: BlockTerm) -> None:
     """Put the term behind each of its blocks on a clone, calling what was there before."""
     for place in term.places:
         found = block_slot(clone, place)
-        patch = found.with_term(term) if isinstance(found, IdentityBlock) else IdentityBlock(place, (term,), found)
+        if holds(found, IdentityBlock):
+            patch = with_changed(found, IdentityBlock, lambda own: own.with_term(term))
+        else:
+            patch = IdentityBlock(place, (term,), found)
         set_block_slot(clone, place, patch)
 
 

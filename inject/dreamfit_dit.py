@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..adapters.errors import HostTooOld
+from .block_chain import holds, with_changed
 from .call_state import call_state
 from .dit_blocks import DOUBLE, SINGLE
 from .managed import ManagedNetwork
@@ -162,6 +163,11 @@ class ReferenceBlock(Shared):
             args = {**args, "transformer_options": {**options, OVERRIDE: override}}
         return extra["original_block"](args) if self.previous is None else self.previous(args, extra, **kwargs)
 
+    def with_term(self, term: BankTerm) -> ReferenceBlock:
+        """A replacement with the term added, in place of one with the same key."""
+        others = tuple(old for old in self.terms if old.key != term.key)
+        return ReferenceBlock(self.key, (*others, term), self.previous)
+
 
 @dataclass(frozen=True, eq=False)
 class _Extended(Shared):
@@ -193,7 +199,8 @@ def set_reference_blocks(clone: Any, keys: Sequence[BlockKey], term: BankTerm) -
     """Put a reference around the blocks of a clone; one with the same key is replaced."""
     for key in keys:
         found = block_slot(clone, key)
-        kept: tuple[BankTerm, ...] = ()
-        if isinstance(found, ReferenceBlock):
-            kept, found = tuple(old for old in found.terms if old.key != term.key), found.previous
-        set_block_slot(clone, key, ReferenceBlock(key, (*kept, term), found))
+        if holds(found, ReferenceBlock):
+            patch = with_changed(found, ReferenceBlock, lambda own: own.with_term(term))
+        else:
+            patch = ReferenceBlock(key, (term,), found)
+        set_block_slot(clone, key, patch)

@@ -225,3 +225,38 @@ def test_it_stands_beside_a_face(model: Any, reference: DiTReference) -> None:
         set_block_slot(after, key, IdentityBlock(key, (), block_slot(after, key)))
     assert torch.equal(_call(apply_reference(before, reference, ReferenceOptions())), alone)
     assert torch.equal(_call(after), alone)
+
+
+class _Brighter:
+    """An identity that adds the same to every token."""
+
+    key, places = "brighter", tuple(BLOCKS)
+
+    def acts(self, extra: Any) -> bool:
+        return True
+
+    def add(self, out: torch.Tensor, image: torch.Tensor, place: Any, extra: Any) -> torch.Tensor:
+        return out + 0.1
+
+
+def test_each_is_replaced_beneath_the_other(model: Any, reference: DiTReference) -> None:
+    """Face, reference, the same face; reference, face, the same reference: each acts once."""
+    from likeness_pack.inject.dit_blocks import patch_blocks
+    from likeness_pack.inject.patching import clone_model
+
+    def with_face(given: Any) -> Any:
+        clone = clone_model(given)
+        patch_blocks(clone, _Brighter())  # type: ignore[arg-type]
+        return clone
+
+    def with_reference(given: Any) -> Any:
+        return apply_reference(given, reference, ReferenceOptions())
+
+    def made(given: Any) -> torch.Tensor:
+        return _call(given, likeness_call=CallState())
+
+    both = made(with_reference(with_face(model)))
+    assert not torch.equal(both, made(with_reference(model)))
+    assert torch.equal(made(with_face(with_reference(with_face(model)))), both)
+    turned = made(with_face(with_reference(model)))
+    assert torch.equal(made(with_reference(with_face(with_reference(model)))), turned)
