@@ -29,6 +29,7 @@ from likeness_path import ROOT, register
 
 register()
 
+from likeness_pack.tools.queueing.cluster import check_answers, is_this_machine  # noqa: E402
 from likeness_pack.tools.queueing.errors import Cancelled, NoServer, QueueingError, WrongUsage  # noqa: E402
 from likeness_pack.tools.queueing.items import Item, Unusable, read_items  # noqa: E402
 from likeness_pack.tools.queueing.owner import HostChoice  # noqa: E402
@@ -54,9 +55,9 @@ class Actor:
         """Run one item."""
         return self._owner.run(workflow, files)
 
-    def stop(self) -> None:
-        """End the ComfyUI."""
-        self._owner.stop()
+    def stop(self, keep: bool) -> None:
+        """End the ComfyUI; without ``keep`` its folder goes too, on whichever machine it is."""
+        self._owner.stop() if keep else self._owner.clear()
 
 
 class RayHands:
@@ -68,7 +69,7 @@ class RayHands:
     """
 
     def __init__(self, ray: Any, chosen: argparse.Namespace, folder: Path) -> None:
-        self._ray, self._retries = ray, chosen.retries
+        self._ray, self._retries, self._keep = ray, chosen.retries, chosen.work is not None
         # Ray starts a dead actor anew and runs its item again there.
         options = {"num_cpus": chosen.cpus_per_actor, "num_gpus": chosen.gpus_per_actor}
         made = ray.remote(max_restarts=-1, max_task_retries=chosen.retries, **options)(Actor)
@@ -97,7 +98,7 @@ class RayHands:
 
     def end(self) -> None:
         """End every ComfyUI: with its actor, whatever that does."""
-        stops = [hand.stop.remote() for hand in self.all]
+        stops = [hand.stop.remote(self._keep) for hand in self.all]
         self._ray.wait(stops, num_returns=len(stops), timeout=30)
         self.kill()
 
@@ -161,11 +162,13 @@ def _start_ray(chosen: argparse.Namespace) -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray lowers the priority of its workers, and each ComfyUI would inherit that.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    if not chosen.address:
+    if not chosen.address or is_this_machine(chosen.address):
         # Ray takes the machine's outer address for 127.0.0.1 unless clusters are off; the name of the switch is Ray's.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if chosen.address:
+        check_answers(chosen.address)
+    elif "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError as error:
@@ -177,7 +180,9 @@ def _start_ray(chosen: argparse.Namespace) -> Any:
     try:
         ray.init(**where, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise NoServer(f"Ray does not start or answer: {' '.join(str(error).split())[:300]}") from error
+        told = " ".join(str(error).split())[:300].rstrip(".")
+        cure = "; check --address and the token (RAY_AUTH_MODE, RAY_AUTH_TOKEN)" if chosen.address else ""
+        raise NoServer(f"Ray does not start or answer: {told}{cure}.") from error
     _check_resources(ray, chosen)
     return ray
 
@@ -223,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--actors", type=int, default=1, help="how many ComfyUI at a time")
     parser.add_argument("--cpus-per-actor", type=float, default=1.0)
     parser.add_argument("--gpus-per-actor", type=float, default=0.0, help="0: ComfyUI runs on the CPU")
-    parser.add_argument("--address", default="", help="a Ray cluster, such as 10.0.0.5:6379, or auto")
+    parser.add_argument("--address", default="", help="a Ray cluster, such as 10.0.0.5:6379")
     parser.add_argument("--python", default="", help="the Python with ComfyUI; else COMFYUI_PYTHON, else .venv")
     parser.add_argument(
         "--models", type=Path, metavar="DIR", help="folder with checkpoints and the other model folders"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from likeness_pack.tools.queueing.cluster import check_answers, is_this_machine
 from likeness_pack.tools.queueing.errors import NoServer, WrongUsage
 from likeness_pack.tools.queueing.events import masked_frame, split_frame
 from likeness_pack.tools.queueing.items import Item, Unusable, content_key, finished, read_items, write_outputs
+from likeness_pack.tools.queueing.owner import HostChoice, Owner
 from likeness_pack.tools.queueing.shift import Shift
 from likeness_pack.tools.queueing.titles import (
     Setting,
@@ -276,6 +279,33 @@ def test_an_item_that_fails_leaves_the_others_alone(many: list[Item | Unusable],
     assert [(entry["name"], entry["files"]) for entry in failed] == [("n3", []), ("line 6", [])]
     assert failed[0]["error"] == "node 1: no picture"
     assert Shift(many, tmp_path / "out").missing == 1
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "10.0.0.5:", ":6379", "head:port", "ray://head:10001", "head:70000"])
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(WrongUsage, match=r"--address takes HOST:PORT of a Ray cluster"):
+        check_answers(address)
+
+
+def test_an_address_where_nothing_answers_is_told_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"localhost:{listening.getsockname()[1]}"
+        check_answers(address)
+    with pytest.raises(NoServer, match=rf"no Ray cluster answers at {address} \(.*\): start one with ray start --head"):
+        check_answers(address)
+
+
+def test_this_machine_is_known_by_its_loopback_names() -> None:
+    named = {"127.0.0.1:1": True, "localhost:1": True, "[::1]:1": True, "10.0.0.5:1": False, "head:1": False}
+    assert {address: is_this_machine(address) for address in named} == named
+
+
+def test_an_owner_takes_its_folder_away(tmp_path: Path) -> None:
+    base = tmp_path / "farm" / "actor-0"
+    (base / "output").mkdir(parents=True)
+    (tmp_path / "farm" / "of another").mkdir()
+    Owner(base, HostChoice()).clear()
+    assert [path.name for path in (tmp_path / "farm").iterdir()] == ["of another"]
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 70000])

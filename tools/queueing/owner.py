@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Mapping
@@ -84,6 +86,13 @@ class Owner:
         process, self._process = self._process, None
         if process is not None:
             process.stop()
+
+    def clear(self) -> None:
+        """End the ComfyUI and remove its folder, and the one around it where nothing else is left there."""
+        self.stop()
+        shutil.rmtree(self._base, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._base.parent.rmdir()
 
     def _client(self) -> Client:
         if self._process is None or not self._process.running:
