@@ -23,8 +23,8 @@ from likeness_pack.adapters.detectors import packages as detectors  # noqa: E402
 from likeness_pack.adapters.encoders import packages as encoders  # noqa: E402
 from likeness_pack.adapters.encoders.base import FaceEncoder  # noqa: E402
 from likeness_pack.adapters.swappers.base import FaceSwapper  # noqa: E402
-from likeness_pack.faces.errors import LikenessError  # noqa: E402
 from likeness_pack.faces.types import FaceBatch  # noqa: E402
+from likeness_pack.tools.command_line import add_numbers, exit_code  # noqa: E402
 from likeness_pack.training.dreamid_build import BuildOptions, BuildReport, GlassesEdit, build_triplets  # noqa: E402
 from likeness_pack.training.dreamid_photos import (  # noqa: E402
     PhotoReader,
@@ -45,14 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if (chosen.glasses_parser is None) != (chosen.without_glasses is None):
         parser.error("--glasses-parser and --without-glasses belong together")
-    try:
-        return _build(chosen)
-    except LikenessError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; nothing was listed, so start again in a new folder", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _build(chosen), stopped="stopped; nothing was listed, so start again in a new folder")
 
 
 def _build(chosen: argparse.Namespace) -> int:
@@ -130,21 +123,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--points", choices=POINTS, default="68", help="landmarks: 68 by dlib, or the detector's 5")
     parser.add_argument("--glasses-parser", type=Path, help="SegFace file: keep pairs that both wear glasses")
     parser.add_argument("--without-glasses", type=Path, help="the same photos, glasses removed by another tool")
-    for name, whole, meaning in (
+    numbers = (
         ("size", 512, "side of the cut-out pictures"),
         ("seed", 0, "decides who is paired"),
         ("each", 1, "other persons for each ordered pair of photos"),
         ("limit", 0, "triplets in all; 0 for no limit"),
         ("boost", 1, "pixel boost of the swapper"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=whole, help=meaning)
-    for name, default, meaning in (
         ("same-person", 0.5, "least cosine of A1 and A2"),
         ("sharpness", 50.0, "least variance of the Laplacian"),
         ("pose", 0.1, "largest distance of landmarks, in eye distances"),
         ("outline", 0.0, "largest change of B~'s outline; 0.12 for the fine-tune of face shape"),
-    ):
-        parser.add_argument(f"--{name}", type=float, default=default, help=meaning)
+    )
+    add_numbers(parser, numbers)
     return parser
 
 

@@ -33,26 +33,19 @@ from likeness_pack.adapters.swappers.pipeline import SwapOptions  # noqa: E402
 from likeness_pack.evaluation.clip_choice import clip_choice  # noqa: E402
 from likeness_pack.faces.colour_transfer import TRANSFERS  # noqa: E402
 from likeness_pack.faces.detect import detect_faces  # noqa: E402
-from likeness_pack.faces.errors import LikenessError  # noqa: E402
 from likeness_pack.faces.select import ORDERS  # noqa: E402
 from likeness_pack.faces.swap_paste import PasteOptions  # noqa: E402
 from likeness_pack.faces.types import Faces  # noqa: E402
 from likeness_pack.media.pictures import read_picture  # noqa: E402
 from likeness_pack.media.transform import ClipJob  # noqa: E402
 from likeness_pack.media.write import WriteOptions  # noqa: E402
+from likeness_pack.tools.command_line import exit_code  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     chosen = parser().parse_args(arguments)
-    try:
-        return _swap(chosen)
-    except LikenessError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; no file was written", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _swap(chosen), stopped="stopped; no file was written")
 
 
 def parser() -> argparse.ArgumentParser:

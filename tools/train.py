@@ -19,6 +19,7 @@ register()
 
 import torch  # noqa: E402  (the package must be registered first)
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
+from likeness_pack.tools.command_line import add_threads, exit_code, loss_line, set_threads  # noqa: E402
 from likeness_pack.training.loop import Losses  # noqa: E402
 from likeness_pack.training.packages import tensorboard  # noqa: E402
 from likeness_pack.training.plot import tensor_picture  # noqa: E402
@@ -48,7 +49,7 @@ class Watcher:
             for name, value in losses.items():
                 self._logs.add_scalar(f"loss/{name}", value, step)
         if step % self._config.common.tell_every == 0 or step == self._config.common.steps:
-            print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()), flush=True)
+            print(loss_line(step, losses), flush=True)
 
     def preview(self, step: int, pictures: torch.Tensor) -> None:
         """A sheet as PNG, one picture below the other, and the same to the logs."""
@@ -75,24 +76,14 @@ class Watcher:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="JSON or TOML; docs/development.md lists the names")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves it to torch")
+    parser.add_argument("config", type=Path, help="JSON or TOML; docs/training_config.md lists the names")
+    add_threads(parser)
     chosen = parser.parse_args(arguments)
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
-    try:
-        config = read_config(chosen.config)
-        train(config)
-    except LikenessError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    set_threads(chosen.threads)
+    return exit_code(lambda: train(read_config(chosen.config)))
 
 
-def train(config: RunConfig) -> None:
+def train(config: RunConfig) -> int:
     """Train to the end and write the file; a finished run writes nothing again."""
     if config.file.is_file() and not config.state.is_file():
         raise LikenessError(
@@ -112,6 +103,7 @@ def train(config: RunConfig) -> None:
     finally:
         trained.close()
     print(f"{config.file}: {finished} steps")
+    return 0
 
 
 def _run(config: RunConfig, trained: Trained) -> int:

@@ -22,25 +22,18 @@ import torch  # noqa: E402  (the package must be registered first)
 from likeness_pack.adapters.checkpoint import load_strictly, load_tensors, read_header  # noqa: E402
 from likeness_pack.adapters.families.hunyuan_avatar import layout  # noqa: E402
 from likeness_pack.adapters.families.hunyuan_avatar.arch import AvatarNetwork  # noqa: E402
-from likeness_pack.faces.errors import LikenessError  # noqa: E402
+from likeness_pack.tools.command_line import add_training, exit_code, step_lines  # noqa: E402
 from likeness_pack.training.avatar_clips import ClipFolder  # noqa: E402
 from likeness_pack.training.avatar_dit import VideoDit  # noqa: E402
 from likeness_pack.training.avatar_dit_sizes import sizes_of  # noqa: E402
 from likeness_pack.training.avatar_emotion import AvatarBase, EmotionOptions, train_emotion  # noqa: E402
-from likeness_pack.training.loop import LoopOptions, Losses  # noqa: E402
+from likeness_pack.training.loop import LoopOptions  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     chosen = _parser().parse_args(arguments)
-    try:
-        return _train(chosen)
-    except LikenessError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _train(chosen))
 
 
 def read_base(path: Path, device: torch.device, dtype: torch.dtype, save_memory: bool) -> AvatarBase:
@@ -72,12 +65,9 @@ def _train(chosen: argparse.Namespace) -> int:
     options = EmotionOptions(chosen.seed, chosen.batch, chosen.inner, chosen.heads, chosen.emotion_width)
     print(f"{len(clips)} clips, {chosen.steps} steps of {chosen.batch}")
 
-    def told(step: int, losses: Losses) -> None:
-        if step % chosen.tell_every == 0 or step == chosen.steps:
-            print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()), flush=True)
-
     loop = LoopOptions(chosen.steps, chosen.learning_rate, save_every=chosen.save_every)
-    train_emotion(clips, base, chosen.output, options, loop, picture_size=chosen.picture_size, on_step=told)
+    lines = step_lines(chosen.steps, chosen.tell_every)
+    train_emotion(clips, base, chosen.output, options, loop, picture_size=chosen.picture_size, on_step=lines)
     print(f"{chosen.output}: put it into models/face_adapters")
     return 0
 
@@ -87,22 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", type=Path, required=True, help="folder of encoded clips (.safetensors)")
     parser.add_argument("--base", type=Path, required=True, help="checkpoint of HunyuanVideo-Avatar")
     parser.add_argument("--output", type=Path, required=True, help="the file to write, .safetensors")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train")
     parser.add_argument("--bfloat16", action="store_true", help="keep the frozen model in bfloat16")
     parser.add_argument("--save-memory", action="store_true", help="compute blocks again in the backward pass")
-    for name, default, meaning in (
+    numbers = (
         ("steps", 20_000, "steps of the whole run"),
         ("batch", 1, "clips in a step"),
-        ("seed", 0, "decides every random number"),
         ("inner", 1024, "width of all heads together"),
         ("heads", 8, "number of heads"),
         ("emotion-width", 1024, "channels of an emotion token"),
         ("picture-size", 512, "side of a square of as many pixels as the emotion pictures had"),
-        ("save-every", 500, "steps between two states"),
-        ("tell-every", 50, "steps between two lines"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="rate of the first step")
+        ("learning-rate", 1e-4, "rate of the first step"),
+    )
+    add_training(parser, numbers)
     return parser
 
 

@@ -10,8 +10,6 @@ Exit code 0: finished; 1: refused, with one sentence; 2: wrong usage; 130: stopp
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -37,6 +35,7 @@ from likeness_pack.adapters.families.dreamid.layout import (  # noqa: E402
     unet_shapes,
 )
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
+from likeness_pack.tools.command_line import add_comfyui, add_training, exit_code, host_module, step_lines  # noqa: E402
 from likeness_pack.training.dreamid import (  # noqa: E402
     DreamIdOptions,
     Tools,
@@ -48,7 +47,7 @@ from likeness_pack.training.dreamid_data import TripletFolder  # noqa: E402
 from likeness_pack.training.dreamid_losses import ENCODER_SIZE  # noqa: E402
 from likeness_pack.training.dreamid_proof import DrawnTools, prove  # noqa: E402
 from likeness_pack.training.dreamid_unet import SwapModel, started  # noqa: E402
-from likeness_pack.training.loop import LoopOptions, Losses  # noqa: E402
+from likeness_pack.training.loop import LoopOptions  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -65,26 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [f"--{name}" for name, value in needed.items() if value is None]
     if chosen.trial is None and (missing or (chosen.base is None) == (chosen.start is None)):
         parser.error(f"{', '.join(missing) or 'one of --base and --start'} must be given, or --trial alone")
-    try:
-        if chosen.comfyui is not None:
-            sys.path.insert(0, str(chosen.comfyui))
-        return _trial(chosen) if chosen.trial is not None else _train(chosen)
-    except LikenessError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    work = _train if chosen.trial is None else _trial
+    return exit_code(lambda: work(chosen))
 
 
 class HostCodec:
     """The VAE of a file, or of the VAE inside a checkpoint, through ComfyUI; see `training.dreamid_losses.Codec`."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: torch.device, comfyui: Path | None = None) -> None:
         header = read_header(path)
         tensors = load_tensors(header, VAE if header.with_prefix(VAE) else "")
         self._device = device
-        self._network = _host("comfy.sd").VAE(sd=tensors, device=device).first_stage_model
+        self._network = host_module("comfy.sd", comfyui).VAE(sd=tensors, device=device).first_stage_model
         self._network.to(device, torch.float32).requires_grad_(False)
 
     def encode(self, pictures: Tensor) -> Tensor:
@@ -97,18 +88,6 @@ class HostCodec:
         """The way back, not clamped, with gradients."""
         pictures: Tensor = self._network.decode(latents / SCALE)
         return (pictures + 1) / 2
-
-
-def _host(name: str) -> Any:
-    # ComfyUI reads the command line when it is imported, and this one is not its own.
-    arguments, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        cure = "give --comfyui the folder of your ComfyUI, and run this with the Python that ComfyUI uses"
-        raise LikenessError("ComfyUI", expected="an importable ComfyUI", found=f"{error}", cure=cure) from error
-    finally:
-        sys.argv = arguments
 
 
 def base_unet(path: Path) -> dict[str, Tensor]:
@@ -152,7 +131,7 @@ def text_of(chosen: argparse.Namespace, device: torch.device, prompt: str) -> Te
         raise LikenessError(
             "text encoder", expected="--clip or --context", found="neither", cure="give --clip the base's text encoder"
         )
-    loader = _host("comfy.sd")
+    loader = host_module("comfy.sd", chosen.comfyui)
     clip = loader.load_clip([str(chosen.clip)], clip_type=loader.CLIPType.STABLE_DIFFUSION)
     with torch.no_grad():
         context: Tensor = clip.encode_from_tokens(clip.tokenize(prompt))
@@ -202,13 +181,9 @@ def _train(chosen: argparse.Namespace) -> int:
         timesteps=timesteps_of(chosen.sampling_steps),
     )
     model, facts = _model(chosen, facts, width)
-    codec = HostCodec(chosen.vae or chosen.base or chosen.start, device)
+    codec = HostCodec(chosen.vae or chosen.base or chosen.start, device, chosen.comfyui)
     tools = Tools(codec, encoder.network, text_of(chosen, device, facts.prompt))
     print(f"{len(triplets)} triplets of {chosen.size} px, {chosen.steps} steps of {chosen.batch}")
-
-    def told(step: int, losses: Losses) -> None:
-        if step % chosen.tell_every == 0 or step == chosen.steps:
-            print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()), flush=True)
 
     options = DreamIdOptions(
         chosen.seed,
@@ -221,7 +196,8 @@ def _train(chosen: argparse.Namespace) -> int:
     loop = LoopOptions(chosen.steps, chosen.learning_rate, save_every=chosen.save_every)
     dtype = DTYPES[chosen.dtype]
     model.to(device)
-    train_dreamid(model, triplets, tools, chosen.output, facts, options, loop, on_step=told, dtype=dtype)
+    lines = step_lines(chosen.steps, chosen.tell_every)
+    train_dreamid(model, triplets, tools, chosen.output, facts, options, loop, on_step=lines, dtype=dtype)
     found = held_out(model, triplets, tools, facts, MEASURED)
     print(
         f"{chosen.output}: cosine to the source {found.before:.3f} of the targets, {found.after:.3f} of the swaps; "
@@ -240,7 +216,6 @@ def _trial(chosen: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train DreamID on a folder of triplets.")
-    checkout = os.environ.get("COMFYUI_PATH")
     files = {
         "triplets": "folder that tools/build_triplets.py wrote",
         "output": "the file to write, .safetensors",
@@ -253,8 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, meaning in files.items():
         parser.add_argument(f"--{name}", type=Path, help=meaning)
-    parser.add_argument("--comfyui", type=Path, default=Path(checkout) if checkout else None, help="ComfyUI's folder")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train")
+    add_comfyui(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of the file")
     parser.add_argument("--prediction", choices=PREDICTIONS, default="eps", help="eps: SD-Turbo; v: SD 2.1 at 768")
     parser.add_argument("--prompt", default=PROMPT, help="the constant prompt")
@@ -262,25 +236,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trial", type=int, metavar="SEEDS", help="prove the training on drawn faces, with SEEDS seeds from --seed"
     )
-    for name, default, meaning in (
+    numbers = (
         ("steps", 70_000, "steps of the whole run"),
         ("batch", 8, "triplets in a step"),
         ("size", 512, "side of the pictures"),
-        ("seed", 0, "decides every random number"),
         ("sampling-steps", 1, "steps of a swap: 1, or 4"),
         ("tokens", 4, "identity tokens"),
         ("head-channels", 64, "channels of an attention head of the base"),
-        ("save-every", 500, "steps between two states"),
-        ("tell-every", 50, "steps between two lines"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
-    for name, value, meaning in (
         ("learning-rate", 1e-5, "rate of the first step"),
         ("identity", 1.0, "weight of the identity loss"),
         ("diffusion", 1.0, "weight of the diffusion loss"),
         ("reconstruction", 10.0, "weight of the reconstruction loss"),
-    ):
-        parser.add_argument(f"--{name}", type=float, default=value, help=meaning)
+    )
+    add_training(parser, numbers)
     return parser
 
 

@@ -21,8 +21,8 @@ register()
 import torch  # noqa: E402  (the package must be registered first)
 from likeness_pack.adapters.audio_sound import as_sound  # noqa: E402
 from likeness_pack.adapters.families.imagineid.arch import FACTORS  # noqa: E402
-from likeness_pack.faces.errors import LikenessError  # noqa: E402
 from likeness_pack.media.audio import read_audio  # noqa: E402
+from likeness_pack.tools.command_line import add_training, exit_code, loss_line  # noqa: E402
 from likeness_pack.training.imagineid import FactorOptions, facts_of, save_factors, train_factors  # noqa: E402
 from likeness_pack.training.imagineid_clips import BadClips, VoiceClip, VoiceClips, prepared, split  # noqa: E402
 from likeness_pack.training.imagineid_probe import probe  # noqa: E402
@@ -34,14 +34,7 @@ COLUMNS = ("file", "voice", "emotion", "content")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     chosen = _parser().parse_args(arguments)
-    try:
-        return _train(chosen)
-    except LikenessError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _train(chosen))
 
 
 def read_list(path: Path) -> list[VoiceClip]:
@@ -80,8 +73,7 @@ def _train(chosen: argparse.Namespace) -> int:
 
     def told(factor: str, step: int, losses: Losses) -> None:
         if step % chosen.tell_every == 0 or step == loop.steps:
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-            print(f"{factor}, step {step}: {shown}", flush=True)
+            print(f"{factor}, {loss_line(step, losses)}", flush=True)
 
     network = train_factors(learnt, chosen.output, options, loop, on_step=told, device=torch.device(chosen.device))
     if network is None:
@@ -108,20 +100,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--clips", type=Path, required=True, help=f"list in CSV with {', '.join(COLUMNS)}")
     parser.add_argument("--output", type=Path, required=True, help="the file to write, .safetensors")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train")
-    for name, default, meaning in (
+    numbers = (
         ("steps", 2000, "steps of each of the three stages"),
         ("batch", 64, "clips in a step"),
-        ("seed", 0, "decides every random number"),
         ("width", 128, "width of the modules, a multiple of 64"),
         ("layers", 2, "layers of each module"),
-        ("save-every", 500, "steps between two states"),
-        ("tell-every", 50, "steps between two lines"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
-    parser.add_argument("--held-out", type=float, default=0.2, help="part of the clips to measure with; 0 for none")
-    parser.add_argument("--purity", type=float, default=0.25, help="weight of keeping other labels out of a factor")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="rate of the first step")
+        ("held-out", 0.2, "part of the clips to measure with; 0 for none"),
+        ("purity", 0.25, "weight of keeping other labels out of a factor"),
+        ("learning-rate", 1e-3, "rate of the first step"),
+    )
+    add_training(parser, numbers)
     return parser
 
 
