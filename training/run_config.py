@@ -47,17 +47,20 @@ class Common:
     """What every task is told.
 
     Attributes:
-        task: one of `TASKS`.
+        task: ``fact``, ``faceid`` (both adapters) or ``recogniser``.
         output: folder for the file, the state, losses, previews and logs.
-        name: of the file.
+        name: of the trained file.
         source: ``drawn``, or a folder with one sub-folder of photographs for each person.
-        steps: of the whole run.
-        learning_rate: at the first step; 0 takes the task's own.
+        steps: length of the whole run.
+        learning_rate: rate of the first step; 0 takes the task's own.
         seed: decides every random number.
-        save_every, preview_every, tell_every: steps between two states, previews and lines; 0 previews: none.
+        save_every: steps between two states.
+        preview_every: steps between two previews; 0 for none.
+        tell_every: steps between two printed lines.
         tensorboard: whether logs are written.
-        detector: what finds faces in photographs: a name of the detector packages, or a file.
-        device: as torch names it; auto takes CUDA where there is one.
+        detector: what finds faces in photographs: ``mtcnn``, ``insightface_buffalo_l``, ``insightface_antelopev2``, or
+            the file of a detector.
+        device: where to train, as torch names it; auto takes CUDA where there is one.
     """
 
     task: str
@@ -81,13 +84,14 @@ class AdapterExtra:
 
     Attributes:
         base: ``drawn``, or a folder in diffusers' layout.
-        prompt: of every photograph.
-        encoder: file or package of the face encoder; empty takes that of the drawn faces model.
-        size: side of the portraits.
-        people, each: drawn persons and portraits of each.
-        tokens: FaceID's face tokens.
-        preview_steps: of the sampler in previews.
-        resampler: sizes of FACT's projector by name.
+        prompt: what every photograph shows.
+        encoder: face encoder: a file, ``dlib_resnet``, ``arcface_buffalo_l`` or ``arcface_antelopev2``; empty takes
+            that of the drawn faces model.
+        size: side of the portraits that are cut out of photographs, a multiple of 64.
+        people, each: number of drawn persons, and of portraits of each.
+        tokens: number of FaceID's face tokens.
+        preview_steps: steps of the sampler in previews.
+        resampler: sizes of FACT's projector by name; empty takes the published ones, and small ones for drawn faces.
     """
 
     base: str = DRAWN
@@ -108,7 +112,7 @@ class RecogniserExtra:
     Attributes:
         network: ``transformer`` (TransFace's layout) or ``resnet`` (TopoFR's).
         embedding: width of the embedding.
-        people: drawn persons.
+        people: number of drawn persons.
     """
 
     network: str = "transformer"

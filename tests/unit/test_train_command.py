@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from likeness_pack.adapters.errors import EncoderMismatch
 from likeness_pack.adapters.identity import Identity
 from likeness_pack.faces.errors import BadImage, NoFaceFound
 from likeness_pack.training import run_config
+from likeness_pack.training.adapter_base import DRAWN_ENCODER
 from likeness_pack.training.people_folder import load_people
 from likeness_pack.training.plot import BAR, INK, ROW, TOP, bar_plot, line_plot, picture_tensor, ticks
 from likeness_pack.training.run import LossHistory
@@ -163,6 +165,37 @@ def test_photographs_train_an_adapter_on_a_folder_of_diffusers(small, tmp_path, 
     assert run(tmp_path, {**values, "base": "people", "name": "other"}, tensorboard=False) == 1
     said = capsys.readouterr().err.strip()
     assert "base model people: expected a folder of diffusers with unet" in said and "\n" not in said
+
+
+DOCUMENT = (ROOT / "docs" / "training_config.md").read_text(encoding="utf-8")
+EXAMPLES = [json.loads(text) for text in re.findall(r"(?ms)^```json\n(.*?)^```", DOCUMENT)]
+
+
+@pytest.mark.parametrize("values", EXAMPLES, ids=lambda values: values["name"])
+def test_the_examples_of_the_document_train(values, small, weights, tmp_path, capsys):
+    photographs(tmp_path / "people")
+    less = {"steps": 1, "preview_every": 0, "tensorboard": False}
+    if values["task"] == "recogniser":
+        less["batch"] = 4
+    else:
+        less |= {"people": 3, "each": 2, "persons": 2, "pictures": 2, "size": 64}
+    if "base" in values:
+        diffusers_folder(tmp_path / values["base"])
+        (tmp_path / values["encoder"]).parent.mkdir()
+        (tmp_path / values["encoder"]).write_bytes((weights / DRAWN_ENCODER).read_bytes())
+    assert run(tmp_path, values, **less) == 0, capsys.readouterr().err
+    kind = "encoder" if values["task"] == "recogniser" else "adapter"
+    assert registry.load(tmp_path / values["output"] / f"{values['name']}.safetensors", kind=kind)
+
+
+def test_the_document_lists_every_name():
+    sys.path.append(str(ROOT / "tools" / "dev"))
+    names = importlib.import_module("training_names")
+    assert names.with_tables(DOCUMENT) == DOCUMENT, "run python tools/dev/training_names.py"
+    listed = {name for cell in re.findall(r"(?m)^\| (`.*?) \|", DOCUMENT) for name in re.findall(r"\w+", cell)}
+    for task in run_config.TASKS:
+        assert run_config._own_names(task) | {one.name for one in fields(run_config.Common)} <= listed
+    assert {values["task"] for values in EXAMPLES} == set(run_config.TASKS)
 
 
 def test_a_loss_that_is_not_a_number_is_refused_and_leaves_no_file(small, tmp_path, capsys):

@@ -25,7 +25,15 @@ ENCODER_KEY = "encoder"
 
 @dataclass(frozen=True)
 class ResamplerShape:
-    """Sizes of FACT's projector; the published one is 1024 wide with 4 layers, 12 heads and 16 queries."""
+    """Sizes of FACT's projector; the defaults are the published one's.
+
+    Attributes:
+        width: channels of a face token inside.
+        depth: layers.
+        heads: attention heads of 64 channels.
+        queries: face tokens that come out.
+        feed_forward: channels between the two linear layers of a block.
+    """
 
     width: int = 1024
     depth: int = 4
