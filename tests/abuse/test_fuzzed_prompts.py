@@ -71,7 +71,7 @@ def test_damaged_graphs(abused: AbuseServer, tallies: Tallies) -> None:
     dice, tally = random.Random(6), tallies[TOPIC]
     whole = abused.portrait(strength=0.5)
     before = abused.files_outside()
-    for number in range(how_many(30, 1200)):
+    for number in range(how_many(30, 300)):
         graph = odd_graph(whole, dice)
         if host_survives(graph):
             abused.judge(_queued(abused, graph), tally, f"graph {number}")
