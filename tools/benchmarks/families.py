@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .sampling import Sampled
+from .sampling import Sampled, Stepped
 
 LIMITS: Mapping[int, float] = {1: 1.10, 2: 1.15, 4: 1.25}
 
@@ -24,7 +24,7 @@ class Case:
         model: the plain MODEL.
         loaded: the adapter, as its loader gives it.
         file_bytes: bytes of the adapter's file.
-        apply: MODEL for (people, strength, first identity).
+        apply: MODEL for (people, strength, first identity), or what ``sampled`` takes in its place.
         sampled: what is sampled with it.
         people: how many identities are measured.
         limits: bounds of operations by people.
@@ -37,23 +37,12 @@ class Case:
     loaded: Any
     file_bytes: int
     apply: Callable[[int, float, int], Any]
-    sampled: Sampled
+    sampled: Stepped
     people: tuple[int, ...] = (1, 2, 4)
     limits: Mapping[int, float] = field(default_factory=dict)
     beside: tuple[Any, ...] = ()
 
 
-# Families whose files change no model that has a step of its own without them.
-WITHOUT_STEP: Mapping[str, str] = {
-    "photomaker": "it patches no layer: the identity stands in the prompt's tokens, and the LoRA is merged into the "
-    "weights before the first step",
-    "am_adapter_controlnext": "it runs inside the exemplar's pass of AM-Adapter, once for each of its steps, not in "
-    "a step of the sampled model",
-    "lafr": "it maps a latent once before sampling and patches no layer; see the topic restore",
-    "imagineid_adapters": "no node samples with it yet; it is trained and read by the pack's tools",
-    "dreamid": "its file is the whole network, so there is no step without it",
-    "musetalk": "its file is the whole network, so there is no step without it; see UnAvgLip, which patches it",
-}
 NEEDS_NEWER: Mapping[str, str] = {
     "pulid_flux": "Flux",
     "hunyuan_avatar": "HunyuanVideo",
@@ -65,15 +54,18 @@ TITLES = {
     "faceid_plus_sd15": ("ip_adapter_faceid", "FaceID Plus v2, SD1.5"),
     "faceid_sdxl": ("ip_adapter_faceid", "FaceID, SDXL"),
     "ip_adapter_sd15": ("ip_adapter", "IP-Adapter, SD1.5"),
+    "ip_adapter_plus_sd15": ("ip_adapter", "IP-Adapter Plus Face, SD1.5"),
+    "ip_adapter_full_face_sd15": ("ip_adapter", "IP-Adapter Full Face, SD1.5"),
     "ip_adapter_plus_sdxl": ("ip_adapter", "IP-Adapter Plus Face, SDXL"),
     "instantid": ("instantid", "InstantID, SDXL"),
+    "pulid_v1": ("pulid_sdxl", "PuLID v1, SDXL"),
     "pulid_v1_1": ("pulid_sdxl", "PuLID v1.1, SDXL"),
     "id_animator": ("id_animator", "ID-Animator, SD1.5"),
     "w_plus": ("w_plus", "W+ adapter, SD1.5"),
     "fact": ("fact", "FACT, SD1.5"),
 }
 # The families whose term is one attention more in each layer; others say what they cost without a bound.
-BOUNDED = frozenset(TITLES) - {"fact", "w_plus", "pulid_v1_1"}
+BOUNDED = frozenset(TITLES) - {"fact", "w_plus"}
 
 
 def unet_cases(folder: Path) -> Iterator[Case]:

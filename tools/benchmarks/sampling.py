@@ -7,8 +7,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from likeness_pack.evaluation.benchmark import Ratio, rotated
@@ -17,6 +17,14 @@ from torch import Tensor
 
 Callback = Callable[..., None]
 STEPS = 3
+
+
+class Stepped(Protocol):
+    """Whatever runs a model in steps."""
+
+    def run(self, model: Any, steps: int, callback: Callback | None = None) -> Tensor:
+        """Run the steps; ``callback`` is called after each."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,18 @@ class Sampled:
 
 
 @dataclass(frozen=True)
+class Prompted:
+    """Sampling of models that come with a prompt of their own, as (MODEL, CONDITIONING); others see the usual one."""
+
+    sampled: Sampled
+
+    def run(self, model: Any, steps: int, callback: Callback | None = None) -> Tensor:
+        """As `Sampled`."""
+        patched, positive = model if isinstance(model, tuple) else (model, self.sampled.positive)
+        return replace(self.sampled, positive=positive).run(patched, steps, callback)
+
+
+@dataclass(frozen=True)
 class StepCost:
     """One step of the loop, loading and preparing left out.
 
@@ -68,28 +88,31 @@ class StepCost:
     synchronisations: int
 
 
-def step_cost(sampled: Sampled, model: Any) -> StepCost:
+def step_cost(sampled: Stepped, model: Any) -> StepCost:
     """What three steps dispatch more than two, after a first run has filled every cache."""
     sampled.run(model, 2)
     two, three = (count_calls(lambda n=steps: sampled.run(model, n)) for steps in (2, 3))  # type: ignore[misc]
     return StepCost(three.compute - two.compute, three.synchronisations - two.synchronisations)
 
 
-def device_waits(sampled: Sampled, model: Any) -> int:
-    """Waits of one step for a CUDA device, as torch reports them."""
+def device_waits(sampled: Stepped, model: Any, device: str) -> int:
+    """Waits of one step for a CUDA device, as torch reports them; on a CPU reads of values, which a card waits for."""
+    if device == "cpu":
+        return step_cost(sampled, model).synchronisations
     sampled.run(model, 2)
+    two, three = (_reported_waits(sampled, model, steps) for steps in (2, 3))
+    return three - two
 
-    def waits(steps: int) -> int:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                sampled.run(model, steps)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-        return sum("synchroniz" in str(warning.message) for warning in caught)
 
-    return waits(3) - waits(2)
+def _reported_waits(sampled: Stepped, model: Any, steps: int) -> int:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            sampled.run(model, steps)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
 def clock(device: str) -> float:
@@ -100,7 +123,7 @@ def clock(device: str) -> float:
     return time.process_time()
 
 
-def step_time(sampled: Sampled, model: Any, device: str) -> float:
+def step_time(sampled: Stepped, model: Any, device: str) -> float:
     """Mean time of a step, from the end of the first step to the end of the last."""
     ends: list[float] = []
     sampled.run(model, STEPS, lambda *_: ends.append(clock(device)))
@@ -108,7 +131,7 @@ def step_time(sampled: Sampled, model: Any, device: str) -> float:
 
 
 def step_time_ratios(
-    sampled: Sampled, base: Any, variants: Mapping[int, Any], device: str, rounds: int
+    sampled: Stepped, base: Any, variants: Mapping[int, Any], device: str, rounds: int
 ) -> dict[int, Ratio]:
     """Time of a step of each variant against the plain model's, interleaved, in rounds that begin elsewhere."""
     models = {0: base, **variants}
