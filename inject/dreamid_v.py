@@ -31,7 +31,7 @@ from .dit_blocks import DOUBLE
 from .loaded import LoadedAdapter
 from .managed import ManagedNetwork
 from .patching import block_slot, clone_model, set_block_slot
-from .reference_features import compute_dtype
+from .reference_features import compute_dtype, tensor_digest
 from .shared import Shared
 
 SLOT = "pose"
@@ -253,7 +253,9 @@ def apply_pose(model: Any, loaded: LoadedAdapter, pictures: Tensor, strength: fl
     clone = clone_model(model)
     if strength == 0.0:
         return clone
-    tokens = _tokens(loaded.managed, adapter.pose, pictures, compute_dtype(model))
+    network, dtype = adapter.pose, compute_dtype(model)
+    key = ("pose", tensor_digest(pictures), dtype)
+    tokens = loaded.made(key, lambda: _tokens(loaded.managed, network, pictures, dtype))
     term = PoseTerm(loaded.managed, tokens, strength)
     for number in range(adapter.sizes.layers):
         key = (DOUBLE, number)

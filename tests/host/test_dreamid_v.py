@@ -174,6 +174,18 @@ def test_pose_twice_does_not_stack(pose: Files) -> None:
     assert torch.equal(_call(again), _call(once))
 
 
+def test_another_strength_sees_the_pose_that_was_made(pose: Files) -> None:
+    """The clip goes through the pose network once for as long as a model has it; another clip is another pose."""
+    model, loaded = pose
+    full, half = (apply_pose(model, loaded, POSE.clone(), strength) for strength in (1.0, 0.5))
+    other = apply_pose(model, loaded, _pictures(seed=9))
+    tables = [one.model_options["transformer_options"]["patches_replace"]["dit"] for one in (full, half, other)]
+    first, second, third = (table[("double_block", 0)].term for table in tables)
+    assert first.tokens is second.tokens and first.tokens is not third.tokens
+    assert (first.strength, second.strength) == (1.0, 0.5)
+    assert not torch.equal(_call(half), _call(full))
+
+
 def test_it_stands_beside_patches_of_other_packs(pose: Files) -> None:
     """A replaced block is still called, and an attention of the user's choice computes the pose's attention too."""
     model, loaded = pose
