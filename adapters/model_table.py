@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 
 from .errors import MissingModelFile
@@ -88,6 +90,33 @@ def published_file(file_id: str) -> PublishedFile:
         if row.id == file_id:
             return row
     raise KeyError(file_id)
+
+
+def published_as(name: str, folders: Collection[str]) -> PublishedFile | None:
+    """The published file that a name means, or None: the one of that file name, by its folders where several have it,
+    else one whose repository is called so.
+
+    Args:
+        name: as a graph writes it, with or without folders.
+        folders: model folders that the file may belong into.
+    """
+    rows = [row for row in published_files() if row.folder in folders]
+    wanted = _parts(name)
+    best = max(rows, key=lambda row: _common(_parts(row.file), wanted), default=None)
+    if best is not None and _common(_parts(best.file), wanted):
+        return best
+    stem = wanted[0].rpartition(".")[0]
+    return next((row for row in rows if stem and stem == _parts(row.repo)[0]), None)
+
+
+def _parts(name: str) -> list[str]:
+    """The file's name, then its folders from within."""
+    return name.replace("\\", "/").lower().split("/")[::-1]
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> int:
+    pairs = zip(first, second, strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def find_by_size_or_hash(size: int | None = None, sha256: str | None = None) -> tuple[PublishedFile, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..adapters.errors import MissingModelFile
+from ..adapters.model_table import missing_file_error, published_as
+from ..adapters.nested import printable
 from .host import folder_paths
 
 EXTENSIONS = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
@@ -103,21 +105,60 @@ def find_file(kind: FileKind, choice: str) -> Path:
     Raises:
         MissingModelFile: naming the folders that were searched and the files found there.
     """
-    folder, name = kind.own, choice
-    if choice.startswith("[") and "] " in choice:
-        folder, name = choice[1:].split("] ", 1)
+    choice = choice if isinstance(choice, str) else ""
+    choice = _as_listed(kind, choice) or choice
+    folder, name = _split(kind, choice)
     found = folder_paths().get_full_path(folder, name)
     if found is not None and Path(found).is_file():
         return Path(found)
     if choice in kind.shipped and (DEMO_WEIGHTS / choice).is_file():
         return DEMO_WEIGHTS / choice
-    listed = list_files(kind)
-    raise MissingModelFile(
-        name or "model file",
+    raise _missing(kind, choice)
+
+
+def listed(kind: FileKind, choice: object, others: Collection[str] = ()) -> bool | str:
+    """For a node's ``VALIDATE_INPUTS``: whether a dropdown has the choice, else one sentence about the missing file.
+
+    The host would say no more than that the value is not in its list. Either slash stands between folders, since graphs
+    travel between systems; what another node gives (None here) is not known yet.
+
+    Args:
+        kind: the dropdown's files.
+        choice: what the graph says.
+        others: entries of the dropdown that are no files.
+    """
+    if choice is None or choice in others or (isinstance(choice, str) and _as_listed(kind, choice) is not None):
+        return True
+    return str(_missing(kind, str(choice)))
+
+
+def _as_listed(kind: FileKind, choice: str) -> str | None:
+    """The dropdown's entry of that name, whichever slash it is written with."""
+    names = {name.replace("\\", "/"): name for name in list_files(kind)}
+    return names.get(choice.replace("\\", "/"))
+
+
+def _missing(kind: FileKind, choice: str) -> MissingModelFile:
+    folder, name = _split(kind, choice)
+    files = list_files(kind)
+    found = f"{len(files)} other files ({', '.join(files[:5])})" if files else "no model file there"
+    row = published_as(name, {kind.own, *kind.peers})
+    if row is not None:
+        return missing_file_error(row.id, found)
+    return MissingModelFile(
+        printable(name) or "model file",
         expected=f"a file of that name in models/{folder}",
-        found=f"{len(listed)} other files ({', '.join(listed[:5])})" if listed else "no model file there",
+        found=found,
         cure=f"put the file into models/{folder} and refresh the page",
     )
+
+
+def _split(kind: FileKind, choice: str) -> tuple[str, str]:
+    """The folder and the name in it that a dropdown entry means."""
+    if choice.startswith("[") and "] " in choice:
+        folder, name = choice[1:].split("] ", 1)
+        return folder, name
+    return kind.own, choice
 
 
 def folder_roots(name: str) -> list[Path]:

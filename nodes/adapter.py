@@ -73,6 +73,11 @@ class LikenessLoadAdapter:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        return model_folders.listed(model_folders.ADAPTERS, file)
+
     def load(self, file: str, variant: str) -> dict[str, Any]:
         """Recognise and build the adapter."""
         from ..adapters import registry

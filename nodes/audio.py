@@ -41,6 +41,11 @@ class LikenessLoadAudioEncoder:
         tooltip = "Files in models/face_encoders or models/audio_encoders, recognised by content."
         return {"required": {"encoder": (names, {"tooltip": tooltip})}}
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, encoder: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        return model_folders.listed(model_folders.AUDIO_ENCODERS, encoder)
+
     def load(self, encoder: str) -> tuple[LoadedEncoder, str]:
         """Build the encoder; refuse one that hears nothing."""
         from ..adapters import registry

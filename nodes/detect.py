@@ -45,6 +45,13 @@ class LikenessLoadDetector:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, detector: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        from ..adapters.detectors import packages
+
+        return model_folders.listed(model_folders.DETECTORS, detector, packages.names())
+
     def load(self, detector: str) -> tuple[LoadedDetector, str]:
         """Build the detector."""
         from ..adapters import registry

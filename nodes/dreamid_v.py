@@ -63,6 +63,11 @@ class LikenessLoadDreamIDV:
         names = model_folders.list_files(model_folders.DIFFUSION)
         return {"required": {"file": (names, {"tooltip": "A file in models/diffusion_models or models/unet."})}}
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        return model_folders.listed(model_folders.DIFFUSION, file)
+
     def load(self, file: str) -> dict[str, Any]:
         """Recognise the file and build both parts."""
         from ..inject.dreamid_v import load_file

@@ -46,6 +46,14 @@ class LikenessLoadEncoder:
         tooltip = "Files: models/face_encoders, recognised by content. dlib and insightface: optional packages."
         return {"required": {"encoder": (names, {"default": names[0], "tooltip": tooltip})}}
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, encoder: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        from ..adapters.encoders import packages
+
+        names = packages.names(model_folders.folder_roots("insightface"))
+        return model_folders.listed(model_folders.ENCODERS, encoder, names)
+
     def load(self, encoder: str) -> tuple[LoadedEncoder, str]:
         """Build the encoder."""
         from ..adapters import registry

@@ -56,6 +56,11 @@ class LikenessLoadHunyuanAvatar:
             "optional": {"model": ("MODEL", {"tooltip": model})},
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        return model_folders.listed(model_folders.AVATAR, file)
+
     def load(self, file: str, fp8_scales: str, model: Any = None) -> dict[str, Any]:
         """Recognise and read the file."""
         from ..inject.hunyuan_avatar import require_hunyuan_video

@@ -147,6 +147,11 @@ class LikenessApplyMotion:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        return model_folders.listed(MOTION_FILES, file)
+
     def apply(self, model: Any, file: str, noise_schedule: str) -> dict[str, Any]:
         """Read the file and patch a clone."""
         from ..adapters.families.id_animator.motion import read_motion

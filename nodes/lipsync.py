@@ -95,6 +95,11 @@ class LikenessLoadMuseTalk:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        return model_folders.listed(model_folders.DIFFUSION, file)
+
     def load(self, file: str, version: str) -> dict[str, Any]:
         """Recognise the file and build the host's model."""
         from ..inject.musetalk import read_musetalk

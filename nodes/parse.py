@@ -61,6 +61,14 @@ class LikenessLoadParser:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        from ..inject.loaded_parser import PARSERS
+        from ..inject.model_folders import listed
+
+        return listed(PARSERS, file)
+
     def load(self, file: str, variant: str, resolution: str) -> dict[str, Any]:
         """Build the parser."""
         from ..inject.loaded_parser import load_parser

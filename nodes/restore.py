@@ -51,6 +51,14 @@ class LikenessLoadRestorerCheckpoint:
         tooltip = "RestorerIDFull.ckpt in models/face_adapters or models/checkpoints."
         return {"required": {"file": (list_restorers(), {"tooltip": tooltip})}}
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        from ..inject.model_folders import listed
+        from ..inject.restorer_files import RESTORERS
+
+        return listed(RESTORERS, file)
+
     def load(self, file: str) -> dict[str, Any]:
         """Read the file once for the adapter and once for the base model."""
         from ..inject.restorer_files import load_restorer

@@ -151,6 +151,11 @@ class LikenessLoadSwapper:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, swapper: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        return model_folders.listed(model_folders.SWAPPERS, swapper)
+
     def load(self, swapper: str, provider: str, variant: str) -> tuple[LoadedSwapper, str]:
         """Build the swapper."""
         from ..adapters.swappers.base import describe

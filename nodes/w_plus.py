@@ -152,6 +152,11 @@ class LikenessPreviewWPlus:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is told with its source, size, licence and folder."""
+        return model_folders.listed(model_folders.ENCODERS, file)
+
     def draw(self, identity: Identity, file: str) -> tuple[Tensor]:
         """Draw one code after the other, which bounds the memory."""
         from ..adapters.encoders.e4e.decoder import read_generator

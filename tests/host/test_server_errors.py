@@ -39,6 +39,14 @@ def with_photo(server: Server, name: str, pixels: np.ndarray) -> dict[str, Any]:
     return prompt
 
 
+def test_a_file_that_is_not_there(server: Server) -> None:
+    """Refused before the run, with what to get and where to put it, in place of the host's "not in list"."""
+    graph = demo.load_workflow("ip_adapter_face")
+    loader = {name: node for name, node in graph.items() if node["class_type"] == "LikenessLoadAdapter"}
+    with pytest.raises(HostFailed, match=r"98183288 bytes; Apache-2\.0\) in models/face_adapters"):
+        server.post_prompt(loader)
+
+
 def test_a_photo_without_a_face(server: Server) -> None:
     prompt = with_photo(server, "wall 墙.png", np.full((128, 128, 3), 128, np.uint8))
     assert_told(failure(server, prompt), "LikenessDetectFaces", "NoFaceFound", "on_missing_face")
