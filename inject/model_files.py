@@ -22,8 +22,8 @@ def model_rows() -> list[dict[str, Any]]:
     """Every file of the table with whether it is there: a file of its exact size, or of its name where the size is
     not known, below a folder that the host searches for its kind.
 
-    Keys: id, file, folder, size (bytes or None), size_text, licence, commercial (None where not stated), used_for,
-    needed_by, source, page (an https address or None), present, found (path below models, or None).
+    Keys: id, file, folder, size (bytes or None), exact (whether the size is), licence and commercial (None where not
+    stated), used_for, needed_by, source, page (an https address or None), present, found (path below models, or None).
     """
     folders = {row.folder: dict(_files(row.folder)) for row in published_files()}
     return [_row(row, _found(row, folders[row.folder])) for row in published_files()]
@@ -69,8 +69,8 @@ def _row(row: PublishedFile, found: str | None) -> dict[str, Any]:
         "file": row.file,
         "folder": "" if row.hub == "pypi" else f"models/{row.folder}",
         "size": row.size if row.size is not None else row.approximate_size,
-        "size_text": _size(row),
-        "licence": row.weight_licence or "not stated by the publisher",
+        "exact": row.size is not None,
+        "licence": row.weight_licence,
         "commercial": row.commercial,
         "used_for": row.used_for,
         "needed_by": list(row.needed_by),
@@ -79,11 +79,3 @@ def _row(row: PublishedFile, found: str | None) -> dict[str, Any]:
         "present": found is not None,
         "found": found,
     }
-
-
-def _size(row: PublishedFile) -> str:
-    size = row.size if row.size is not None else row.approximate_size
-    if size is None:
-        return "unknown"
-    text = f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-    return text if row.size is not None else f"about {text}"

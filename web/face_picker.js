@@ -4,9 +4,9 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { numbersOf, toggled } from "./face_numbers.js";
 import { addShownWidget, after, grow, make } from "./own_nodes.js";
+import { say } from "./texts.js";
 
 const NODE = "LikenessSelectFaces";
-const HINT = "Run once, then click on faces to keep them; or type their numbers above.";
 
 class FacePicker {
     constructor(node) {
@@ -16,11 +16,11 @@ class FacePicker {
         this.drawn = null;
         this.element = make("div", "likeness-picker");
         this.element.setAttribute("role", "group");
-        this.element.setAttribute("aria-label", "Faces to keep");
+        this.element.setAttribute("aria-label", say("picker.label"));
         this.frame = make("div", "likeness-frame");
         this.stage = make("div", "likeness-stage");
         this.bar = make("div", "likeness-bar");
-        this.status = make("div", "likeness-status", HINT);
+        this.status = make("div", "likeness-status", say("picker.hint"));
         this.status.setAttribute("role", "status");
         this.frame.append(this.stage);
         this.element.append(this.frame, this.bar, this.status);
@@ -39,9 +39,9 @@ class FacePicker {
             return made;
         };
         this.place = make("span");
-        this.back = button("‹", "Previous picture", () => this.turn(-1));
-        this.next = button("›", "Next picture", () => this.turn(1));
-        this.all = button("All", "Keep all faces", () => this.write(""));
+        this.back = button("‹", say("picker.previous"), () => this.turn(-1));
+        this.next = button("›", say("picker.next"), () => this.turn(1));
+        this.all = button(say("picker.all"), say("picker.all_label"), () => this.write(""));
         this.bar.append(this.back, this.place, this.next, this.all);
     }
 
@@ -74,12 +74,12 @@ class FacePicker {
     draw() {
         const { picture, size, faces } = this.entry;
         const image = make("img");
-        image.alt = `Picture ${this.shown} of the last run`;
+        image.alt = say("picker.picture", { number: this.shown });
         image.draggable = false;
         image.src = api.apiURL(`/view?${new URLSearchParams(picture)}`);
         this.stage.style.setProperty("--ratio", String(size[0] / size[1]));
         this.stage.replaceChildren(image, ...faces.map((face, number) => this.faceButton(face, number)));
-        this.place.textContent = `picture ${this.shown + 1} of ${this.entries.length}`;
+        this.place.textContent = say("picker.place", { number: this.shown + 1, count: this.entries.length });
         this.refresh();
     }
 
@@ -87,7 +87,7 @@ class FacePicker {
         const button = make("button", "likeness-face");
         button.type = "button";
         button.dataset.number = String(number);
-        button.title = `face ${number}, score ${Math.round(100 * score)} %`;
+        button.title = say("picker.face", { number, score: Math.round(100 * score) });
         button.append(make("span", "", String(number)));
         const percent = (value) => `${100 * value}%`;
         const [left, top, width, height] = [x1, y1, x2 - x1, y2 - y1].map(percent);
@@ -101,7 +101,7 @@ class FacePicker {
     toggle(number) {
         const text = toggled(String(this.input("index")?.value ?? ""), number, this.entry.faces.length);
         if (text === null) {
-            this.status.textContent = "One face stays chosen: choose another one first. An empty text means all.";
+            this.status.textContent = say("picker.last_one");
             return;
         }
         this.write(text);
@@ -121,9 +121,9 @@ class FacePicker {
     /** Why a click would change nothing, or null. */
     locked() {
         if (this.isConnected("reference")) {
-            return "The reference person chooses the face; numbers are not used.";
+            return say("picker.by_reference");
         }
-        return this.isConnected("index") ? "The numbers come from another node." : null;
+        return this.isConnected("index") ? say("picker.by_node") : null;
     }
 
     state() {
@@ -158,19 +158,19 @@ class FacePicker {
 
     words(numbers, count) {
         if (!this.entry) {
-            return HINT;
+            return say("picker.hint");
         }
         if (this.entry.order !== this.input("order")?.value) {
-            return "The order was changed: run again to see the new numbers.";
+            return say("picker.other_order");
         }
         if (numbers === null) {
-            return "Write numbers with commas between them, such as 0,2 or 1-3.";
+            return say("picker.no_numbers");
         }
         const missing = numbers.filter((number) => number >= count);
         if (missing.length) {
-            return `This picture has ${count} faces; there is no face ${missing[0]}.`;
+            return say("picker.no_face", { count, number: missing[0] });
         }
-        return `${numbers.length} of ${count} faces: ${numbers.join(", ")}`;
+        return say("picker.chosen", { chosen: numbers.length, count, numbers: numbers.join(", ") });
     }
 }
 

@@ -1,22 +1,41 @@
 // The panel of model files: what the systems of this pack read, what of it is missing, where it belongs, and its licence.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { published } from "./model_texts.js";
 import { after, isOurs, make } from "./own_nodes.js";
+import { say } from "./texts.js";
 
 const COMMAND = "Likeness.ModelFiles";
-const LABEL = "Likeness: model files";
-const COLUMNS = ["", "File", "Folder", "Size", "Licence", "Used for", "From"];
+const COLUMNS = ["state", "file", "folder", "size", "licence", "used_for", "from"];
 
 async function loadRows() {
     const answer = await api.fetchApi("/likeness/models");
     if (!answer.ok) {
-        throw new Error(`the server answered ${answer.status}`);
+        throw new Error(say("panel.answered", { status: answer.status }));
     }
     return (await answer.json()).files;
 }
 
-function commercial(row) {
-    return { true: "", false: "; not for commercial use" }[String(row.commercial)] ?? "; commercial use not stated";
+function licence(row) {
+    const named = row.licence ? published(row.licence) : say("panel.no_licence");
+    if (row.commercial === true) {
+        return named;
+    }
+    return say(row.commercial === false ? "panel.not_commercial" : "panel.commercial_not_stated", { licence: named });
+}
+
+function size(row) {
+    if (row.size === null) {
+        return say("panel.unknown");
+    }
+    const text = row.size >= 1e9 ? `${(row.size / 1e9).toFixed(2)} GB` : `${(row.size / 1e6).toFixed(1)} MB`;
+    return row.exact ? text : say("panel.about", { size: text });
+}
+
+/** The texts of a row as they are shown; the search looks into the same ones. */
+function texts(row) {
+    const state = say(row.present ? "panel.there" : "panel.missing");
+    return [state, row.file, row.folder, size(row), licence(row), published(row.used_for)];
 }
 
 function source(row) {
@@ -29,9 +48,7 @@ function source(row) {
 
 function tableRow(row) {
     const line = make("tr", row.present ? "likeness-present" : "likeness-missing");
-    const state = row.present ? "there" : "missing";
-    const texts = [state, row.file, row.folder, row.size_text, row.licence + commercial(row), row.used_for];
-    line.append(...texts.map((text) => make("td", "", text)));
+    line.append(...texts(row).map((text) => make("td", "", text)));
     line.cells[0].title = row.found ?? "";
     line.insertCell().append(source(row));
     return line;
@@ -39,8 +56,8 @@ function tableRow(row) {
 
 function head() {
     const line = make("tr");
-    for (const text of COLUMNS) {
-        const cell = make("th", "", text);
+    for (const column of COLUMNS) {
+        const cell = make("th", "", say(`panel.${column}`));
         cell.scope = "col";
         line.append(cell);
     }
@@ -52,15 +69,15 @@ function head() {
 class Panel {
     constructor() {
         this.dialog = make("dialog", "likeness-panel");
-        this.dialog.setAttribute("aria-label", LABEL);
-        this.summary = make("p", "", "Looking into the model folders …");
+        this.dialog.setAttribute("aria-label", say("panel.label"));
+        this.summary = make("p", "", say("panel.wait"));
         this.summary.setAttribute("role", "status");
-        this.search = Object.assign(make("input"), { type: "search", placeholder: "a file, folder, system or licence" });
-        this.search.setAttribute("aria-label", "Search");
+        this.search = Object.assign(make("input"), { type: "search", placeholder: say("panel.search_hint") });
+        this.search.setAttribute("aria-label", say("panel.search"));
         this.onlyMissing = Object.assign(make("input"), { type: "checkbox", checked: true });
         const label = make("label");
-        label.append(this.onlyMissing, " only what is missing");
-        const close = make("button", "", "Close");
+        label.append(this.onlyMissing, ` ${say("panel.only_missing")}`);
+        const close = make("button", "", say("panel.close"));
         close.type = "button";
         const bar = make("div", "likeness-bar");
         bar.append(this.search, label, close);
@@ -70,7 +87,7 @@ class Panel {
         const scroller = make("div", "likeness-scroll");
         scroller.tabIndex = 0;
         scroller.append(table);
-        this.dialog.append(make("h2", "", "Model files"), this.summary, bar, scroller);
+        this.dialog.append(make("h2", "", say("panel.title")), this.summary, bar, scroller);
         this.rows = [];
         close.addEventListener("click", () => this.dialog.close());
         this.search.addEventListener("input", () => this.list());
@@ -85,19 +102,17 @@ class Panel {
         try {
             this.rows = await loadRows();
         } catch (error) {
-            this.summary.textContent = `The list cannot be read: ${error.message}.`;
+            this.summary.textContent = say("panel.unreadable", { reason: error.message });
             return;
         }
         const there = this.rows.filter((row) => row.present).length;
-        this.summary.textContent =
-            `${there} of ${this.rows.length} files are there. A system needs only its own; ` +
-            "a file may have any name and lie in any sub-folder.";
+        this.summary.textContent = say("panel.counts", { there, all: this.rows.length });
         this.list();
     }
 
     list() {
         const wanted = this.search.value.trim().toLowerCase();
-        const words = (row) => [row.file, row.folder, row.licence, row.used_for, row.source, ...row.needed_by].join(" ");
+        const words = (row) => [...texts(row).slice(1), row.used_for, row.source, ...row.needed_by].join(" ");
         const shown = this.rows.filter(
             (row) => !(this.onlyMissing.checked && row.present) && words(row).toLowerCase().includes(wanted),
         );
@@ -111,7 +126,7 @@ function openPanel() {
 }
 
 function addButtonToOldMenu() {
-    const button = make("button", "", "Likeness models");
+    const button = make("button", "", say("panel.button"));
     button.id = "likeness-model-files";
     button.type = "button";
     button.addEventListener("click", openPanel);
@@ -120,7 +135,7 @@ function addButtonToOldMenu() {
 
 app.registerExtension({
     name: COMMAND,
-    commands: [{ id: COMMAND, label: LABEL, icon: "pi pi-database", function: openPanel }],
+    commands: [{ id: COMMAND, label: say("panel.label"), icon: "pi pi-database", function: openPanel }],
     menuCommands: [{ path: ["Extensions", "Likeness"], commands: [COMMAND] }],
     setup() {
         if (!app.extensionManager) {
@@ -130,7 +145,7 @@ app.registerExtension({
     beforeRegisterNodeDef(nodeType, definition) {
         if (isOurs(definition)) {
             after(nodeType, "getExtraMenuOptions", (_node, _canvas, options) => {
-                options.push({ content: LABEL, callback: openPanel });
+                options.push({ content: say("panel.label"), callback: openPanel });
             });
         }
     },

@@ -1,6 +1,7 @@
 // Shows what a node of this pack reports (`ui.text`: faces found, similarities, what was loaded) on the node itself.
 import { app } from "../../scripts/app.js";
 import { addShownWidget, addStyles, after, forgetShownWidgets, grow, isOurs, make } from "./own_nodes.js";
+import { say } from "./texts.js";
 
 const NAME = "likeness_report";
 const LINE_HEIGHT = 15;
@@ -12,7 +13,7 @@ function show(node, text) {
         const element = make("pre", "likeness-report");
         element.tabIndex = 0;
         element.setAttribute("role", "region");
-        element.setAttribute("aria-label", `Report of ${node.title}`);
+        element.setAttribute("aria-label", say("report.label", { title: node.title }));
         const lines = () => element.textContent.split("\n").length;
         widget = addShownWidget(node, NAME, element, () => Math.min(TALLEST, 36 + LINE_HEIGHT * lines()));
     }
