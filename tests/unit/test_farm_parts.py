@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -255,6 +257,26 @@ def test_a_rerun_does_only_what_is_missing(many: list[Item | Unusable], tmp_path
     shift.work(bench)
     assert bench.given == [(0, "n3")]
     assert [entry["status"] for entry in shift.report("w.json")["items"]][:4] == ["kept", "kept", "done", "kept"]
+
+
+def test_a_terminal_shows_a_bar_and_a_log_shows_lines(
+    many: list[Item | Unusable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr("sys.stderr", stream)
+        Shift(many, tmp_path / type(stream).__name__).work(Bench(1, done))
+        shown = stream.getvalue()
+        steps = [line for line in re.split(r"[\r\n]", shown) if line.strip()]
+        if stream.isatty():
+            assert [line.split("]")[0].count("#") for line in steps] == [7, 15, 22, 30]
+            assert all(f"] {number}/4 n" in line for number, line in enumerate(steps, 1))
+            assert shown.endswith("\n") and shown.count("\n") == 1
+        else:
+            assert steps == [f"[{number}/4] {line.split()[1]} done" for number, line in enumerate(steps, 1)]
 
 
 def test_a_hand_without_comfyui_passes_its_item_on(many: list[Item | Unusable], tmp_path: Path) -> None:
