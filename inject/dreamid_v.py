@@ -254,8 +254,8 @@ def apply_pose(model: Any, loaded: LoadedAdapter, pictures: Tensor, strength: fl
     if strength == 0.0:
         return clone
     network, dtype = adapter.pose, compute_dtype(model)
-    key = ("pose", tensor_digest(pictures), dtype)
-    tokens = loaded.made(key, lambda: _tokens(loaded.managed, network, pictures, dtype))
+    made_of = ("pose", tensor_digest(pictures), dtype)
+    tokens = loaded.made(made_of, lambda: _tokens(loaded.managed, network, pictures, dtype))
     term = PoseTerm(loaded.managed, tokens, strength)
     for number in range(adapter.sizes.layers):
         key = (DOUBLE, number)
