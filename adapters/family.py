@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-
 from .checkpoint import CheckpointHeader
 from .errors import BadCheckpoint
 from .nested import printable
@@ -19,8 +17,9 @@ Kind = Literal["adapter", "encoder", "detector", "parser", "swapper"]
 Hyper = Mapping[str, int | str | float]
 # How this project's trainers mark their files: every file, and the weights that come with the pack.
 TRAINED, OWN_WEIGHTS, OWN_LICENCE = "finished_steps", "as this project", "Apache-2.0"
-# What reading a layout out of shapes raises where the shapes are no such layout at all.
-_NO_SUCH_LAYOUT = (LookupError, ArithmeticError, ValueError, TypeError, RuntimeError, AssertionError, AttributeError)
+# What reading a layout out of shapes raises where the shapes are no such layout at all: a tensor or a dimension that
+# is not there, numbers that do not divide, sizes that torch refuses. Anything else is a mistake of ours.
+_NO_SUCH_LAYOUT = (KeyError, IndexError, ValueError, ZeroDivisionError, OverflowError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,7 @@ def claim(family: Family, header: CheckpointHeader) -> Match | Ambiguity | str:
     try:
         return family.recognise(header)
     except _NO_SUCH_LAYOUT as error:
+        _pass_on(error)
         return f"shapes that no file of it has ({_told(error)})"
 
 
@@ -146,8 +146,7 @@ def rebuild(family: Family, header: CheckpointHeader, match: Match) -> Any:
     try:
         return family.build(header, match)
     except _NO_SUCH_LAYOUT as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+        _pass_on(error)
         raise _no_such_layout(family, header, error) from error
 
 
@@ -156,7 +155,14 @@ def report(family: Family, header: CheckpointHeader, match: Match) -> DetectionR
     try:
         return family.describe(header, match)
     except _NO_SUCH_LAYOUT as error:
+        _pass_on(error)
         raise _no_such_layout(family, header, error) from error
+
+
+def _pass_on(error: Exception) -> None:
+    """Raise what no file is to blame for: of torch's errors, those of a kind of their own (memory, the device)."""
+    if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
+        raise error
 
 
 def _no_such_layout(family: Family, header: CheckpointHeader, error: Exception) -> BadCheckpoint:

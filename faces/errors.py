@@ -18,7 +18,13 @@ class LikenessError(Exception):
         self.expected = expected
         self.found = found
         self.cure = cure
-        super().__init__(f"{what}: expected {expected}, found {found}; {cure}.")
+        # Names out of files may hold line breaks and the like.
+        sentence = f"{what}: expected {expected}, found {found}; {cure}."
+        super().__init__("".join(letter if letter.isprintable() else _shown(letter) for letter in sentence))
+
+
+def _shown(letter: str) -> str:
+    return " " if letter.isspace() else "?"
 
 
 class BadImage(LikenessError):

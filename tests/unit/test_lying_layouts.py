@@ -47,12 +47,39 @@ def test_a_family_that_stumbles_does_not_take_the_file(header: CheckpointHeader)
 def test_building_and_describing_end_in_one_sentence(header: CheckpointHeader) -> None:
     family = Careless()
     match = Match(family, None)
-    with pytest.raises(
-        BadCheckpoint, match=r"Careless, found .*ZeroDivisionError: no h.*\.$"
-    ):
+    with pytest.raises(BadCheckpoint, match=r"Careless, found .*ZeroDivisionError: no h.*\.$") as caught:
         rebuild(family, header, match)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
     with pytest.raises(BadCheckpoint, match="IndexError"):
         report(family, header, match)
+
+
+@pytest.mark.parametrize(
+    "mistake", [AttributeError, TypeError, AssertionError, NotImplementedError, torch.OutOfMemoryError]
+)
+def test_a_mistake_of_the_code_is_not_told_as_one_of_the_file(
+    mistake: type[Exception], header: CheckpointHeader
+) -> None:
+    class Wrong(Careless):
+        def recognise(self, header: CheckpointHeader) -> Match | Ambiguity | str:
+            raise mistake("ours")
+
+        def build(self, header: CheckpointHeader, match: Match) -> Any:
+            raise mistake("ours")
+
+    family = Wrong()
+    for work in (lambda: recognise(header, candidates=[family]), lambda: rebuild(family, header, Match(family, None))):
+        with pytest.raises(mistake, match="ours"):
+            work()
+
+
+def test_names_with_line_breaks_leave_a_sentence_whole() -> None:
+    with torch.device("meta"):
+        module = torch.nn.Linear(2, 2)
+    tensors = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2), "\n\r\t\x00": torch.zeros(1)}
+    with pytest.raises(KeyMismatch, match=r"1 left over:\s+\? \(1\); use") as caught:
+        load_strictly(module, tensors, what="file")
+    assert str(caught.value).isprintable()
 
 
 def test_whole_numbers_are_no_weights() -> None:
