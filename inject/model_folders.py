@@ -161,6 +161,19 @@ def _split(kind: FileKind, choice: str) -> tuple[str, str]:
     return kind.own, choice
 
 
+def full_path(folder: str, name: str) -> Path | None:
+    """The file of that name in one of the host's model folders, or None."""
+    paths = folder_paths()
+    if folder not in set(paths.folder_names_and_paths.keys()):
+        return None
+    try:
+        found = paths.get_full_path(folder, name)
+    except ValueError:
+        # A name on another drive, or with a NUL.
+        return None
+    return Path(found) if found is not None and Path(found).is_file() else None
+
+
 def folder_roots(name: str) -> list[Path]:
     """Every existing folder on disk that the host searches under ``name``."""
     table = folder_paths().folder_names_and_paths

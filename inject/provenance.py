@@ -8,11 +8,12 @@ further entry beside the canvas graph, or, for graphs queued without one, in the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..adapters.model_table import published_files
 from ..adapters.provenance import NAME, Manifest, ModelUse
 from ..faces.errors import LikenessError
 from . import model_folders
@@ -20,6 +21,8 @@ from . import model_folders
 logger = logging.getLogger(__name__)
 
 PREFIX = "Likeness"
+# Where the host's own loaders read base models and what goes on them.
+_HOST_FOLDERS = ("checkpoints", "diffusion_models", "unet", "loras", "controlnet", "clip_vision")
 _KINDS = tuple(kind for kind in vars(model_folders).values() if isinstance(kind, model_folders.FileKind))
 
 
@@ -43,28 +46,42 @@ def with_manifest(queued: Any) -> Any:
 
 
 def graph_manifest(prompt: Any) -> Manifest:
-    """What a graph in API form says of itself: our nodes, and the model files they name."""
+    """What a graph in API form says of itself: our nodes, the model files they name, and those of the host's loaders:
+    base model, LoRAs, ControlNets."""
     ours = list(_our_nodes(prompt))
     names = dict.fromkeys(str(node["class_type"]) for node in ours)
-    files = dict.fromkeys(path for node in ours for path in _model_files(node))
-    models = tuple(_model_use(path, *_stamp(path)) for path in files)
-    return Manifest(tuple(names), models, (), tuple(_notes(models)))
+    others = [node for node in _nodes(prompt) if not node["class_type"].startswith(PREFIX)]
+    files = dict.fromkeys(path for node in ours for path in _model_files(node, _find))
+    base = dict.fromkeys(path for node in others for path in _model_files(node, _find_of_the_host))
+    told = [_model_use(path, *_stamp(path)) for path in files]
+    models = [model for model, _ in told]
+    notes = [*_notes(models), *(note for _, needs in told for note in needs)]
+    models += [_host_use(path, *_stamp(path)) for path in base if path not in files]
+    return Manifest(tuple(names), tuple(models), (), tuple(notes))
 
 
-def _our_nodes(prompt: Any) -> Iterable[dict[str, Any]]:
+def _nodes(prompt: Any) -> Iterable[dict[str, Any]]:
     for node in prompt.values() if isinstance(prompt, dict) else ():
-        kind = node.get("class_type") if isinstance(node, dict) else None
-        if isinstance(kind, str) and kind.startswith(PREFIX):
+        if isinstance(node, dict) and isinstance(node.get("class_type"), str):
             yield node
 
 
-def _model_files(node: Mapping[str, Any]) -> Iterable[Path]:
+def _our_nodes(prompt: Any) -> Iterable[dict[str, Any]]:
+    return (node for node in _nodes(prompt) if node["class_type"].startswith(PREFIX))
+
+
+def _model_files(node: Mapping[str, Any], find: Callable[[str], Path | None]) -> Iterable[Path]:
     inputs = node.get("inputs")
     for value in inputs.values() if isinstance(inputs, dict) else ():
         if isinstance(value, str) and Path(value).suffix.lower() in model_folders.EXTENSIONS | {".onnx"}:
-            found = _find(value)
+            found = find(value)
             if found is not None:
                 yield found
+
+
+def _find_of_the_host(name: str) -> Path | None:
+    found = (model_folders.full_path(folder, name) for folder in _HOST_FOLDERS)
+    return next((path for path in found if path is not None), None)
 
 
 def _find(name: str) -> Path | None:
@@ -82,8 +99,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _model_use(path: Path, size: int, changed: int) -> ModelUse:
-    """What is known of a file; size and time of its last change are part of the memo's key."""
+def _model_use(path: Path, size: int, changed: int) -> tuple[ModelUse, tuple[str, ...]]:
+    """What is known of a file, and what is to be known of what it needs; size and time of its last change are part of
+    the memo's key."""
     from ..adapters import registry
     from ..adapters.checkpoint import read_header
 
@@ -92,9 +110,26 @@ def _model_use(path: Path, size: int, changed: int) -> ModelUse:
         report = registry.describe(path)
     except LikenessError as error:
         logger.info("provenance of %s: %s", path.name, error)
-        return ModelUse(path.name, digest=f"{size} bytes")
+        return ModelUse(path.name, digest=f"{size} bytes"), ()
     licences = (report.code_licence, report.weight_licence, report.commercial)
-    return ModelUse(path.name, report.family, header.digest, *licences)
+    # A file trained here names its encoder, which need not be the published one.
+    published = "encoder" not in header.metadata
+    needed = [row for row in published_files() if published and row.is_needed_by(report.family, report.variant)]
+    closed = [f"{row.file} ({row.weight_licence})" for row in needed if row.commercial is False]
+    notes = (f"{path.name} needs what is not for commercial use: {', '.join(closed)}",) if closed else ()
+    return ModelUse(path.name, report.family, header.digest, *licences), notes
+
+
+@lru_cache(maxsize=64)
+def _host_use(path: Path, size: int, changed: int) -> ModelUse:
+    """A file of the host's own loaders, of which this pack knows no licence; memo as above."""
+    from ..adapters.checkpoint import read_header
+
+    try:
+        return ModelUse(path.name, digest=read_header(path).digest)
+    except LikenessError as error:
+        logger.info("provenance of %s: %s", path.name, error)
+        return ModelUse(path.name, digest=f"{size} bytes")
 
 
 def _notes(models: Iterable[ModelUse]) -> Iterable[str]:
