@@ -11,11 +11,18 @@ from likeness_pack.adapters import registry
 from likeness_pack.adapters.checkpoint import read_header
 from likeness_pack.adapters.errors import BaseModelMismatch
 from likeness_pack.adapters.families.fact.layout import BLOCK_PATHS
-from likeness_pack.training.fact.attached import AttachedGatedLayers, Increment, block_widths, file_order
+from likeness_pack.training.fact.attached import (
+    AttachedGatedLayers,
+    Increment,
+    block_widths,
+    file_order,
+    grid_tokens,
+)
 from likeness_pack.training.fact.curriculum import Ramp, kept_rows, shuffled_rows
+from likeness_pack.training.fact.errors import BadOptions
 from likeness_pack.training.fact.fair import enlarged, fair, token_masks
 from likeness_pack.training.fact.models import FaceIDModel, FactModel, ResamplerShape, save_adapter
-from likeness_pack.training.fact.options import AdapterOptions, BadOptions
+from likeness_pack.training.fact.options import AdapterOptions
 from likeness_pack.training.fact.people import BadMaterial, People
 from likeness_pack.training.fact.task import AdapterTask, biased_timesteps
 from likeness_pack.training.fact.trainer import AdapterTrainer
@@ -158,6 +165,7 @@ def test_masks_grow_and_shrink_to_the_layers_grid():
     assert token_masks(masks, 16).view(4, 4).nonzero().tolist() == [[1, 1]]
     assert token_masks(masks, 1).shape == (1, 1, 1)
     assert token_masks(torch.zeros(2, 8, 16), 32).shape == (2, 32, 1)
+    assert token_masks(masks, 16, "share").view(4, 4)[1, 1] == 0.25 and token_masks(masks, 1, "share") == 1 / 64
 
 
 def test_curriculum_grows_to_its_end():
@@ -196,6 +204,41 @@ def test_material_reaches_the_loss_as_told(unet):
     assert torch.count_nonzero(dropped) == 0 and not torch.equal(own, exchanged)
     both = {tuple(row.flatten().tolist()) for row in own}
     assert {tuple(row.flatten().tolist()) for row in exchanged} == both
+
+
+def test_grids_are_those_of_the_unets_run(unet):
+    model = FactModel(unet, 16, SHAPE)
+    with model.attached.reading(model.tokens(torch.zeros(2, 5, 16))):
+        run_unet(unet)
+    found = {one.path: one.stream.shape[1] for one in model.attached.taken_increments()}
+    model.attached.close()
+    assert found == {path: grid_tokens(path, 8, 8) for path in BLOCK_PATHS} and set(found.values()) == {64, 16, 4, 1}
+    assert [grid_tokens(f"down_blocks.{level}.x", 12, 20) for level in range(3)] == [240, 60, 15]
+
+
+def test_layers_on_coarse_grids_can_stay_closed(unet, tmp_path):
+    """They neither act nor learn, even when the run goes on from open ones; the file keeps all layers."""
+    model = FactModel(unet, 16, SHAPE)
+    open_gates(model)
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    told = dataclasses.replace(OPTIONS, least_tokens=16)
+    try:
+        train(AdapterTask(unet, model, people(), told), LoopOptions(2, 1e-2))
+        with model.attached.reading(model.tokens(torch.zeros(2, 5, 16))):
+            run_unet(unet)
+        acting = {one.path for one in model.attached.taken_increments()}
+        with pytest.raises(BadOptions, match="65 or more tokens"):
+            model.attached.close_coarse(65, 8, 8)
+    finally:
+        model.attached.close()
+    assert acting == {path for path in BLOCK_PATHS if grid_tokens(path, 8, 8) >= 16} and len(acting) == 10
+    for name, value in model.network.state_dict().items():
+        closed = "attn2.processor" in name and name.split(".attn2")[0] not in acting
+        gate = name.endswith(("alpha_attn", "alpha_dense"))
+        assert (float(value) == 0 if gate else torch.equal(value, before[name])) if closed else True, name
+    path = tmp_path / "fine.safetensors"
+    save_adapter(path, model, people(), told, finished=2)
+    assert len(registry.load(path).layers) == 16
 
 
 def fact_run(unet, folder, stop_after=None, options=OPTIONS, rate=1e-2):
@@ -347,6 +390,8 @@ def test_bad_options_and_base_models_are_refused():
         AdapterOptions(drop=Ramp(0.0, 1.5))
     with pytest.raises(BadOptions, match="norm l1 or l2"):
         AdapterOptions(fair_norm="max")  # type: ignore[arg-type]
+    with pytest.raises(BadOptions, match="mask largest or share"):
+        AdapterOptions(fair_mask="middle")  # type: ignore[arg-type]
     with pytest.raises(BaseModelMismatch, match="16 transformer blocks of SD1.5"):
         block_widths(torch.nn.Linear(2, 2))
 

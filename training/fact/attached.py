@@ -7,6 +7,7 @@ on the residual stream between self-attention and text attention; the hook adds 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ...adapters.families.fact.layout import BLOCK_PATHS
 from ...adapters.families.ip_adapter_faceid.arch import FaceKeysValues
 from ...adapters.layers.attention import attention
 from ...adapters.layers.gated_attention import GatedSelfAttention
+from .errors import BadOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,13 @@ def block_widths(unet: nn.Module) -> dict[str, int]:
     return {path: int(_block(unet, path).attn1.to_q.in_features) for path in BLOCK_PATHS}
 
 
+def grid_tokens(path: str, height: int, width: int) -> int:
+    """Tokens of a transformer block of SD1.5 for latents of a size; every level halves both sides."""
+    kind, number = path.split(".")[:2]
+    level = 3 if kind == "mid_block" else int(number) if kind == "down_blocks" else 3 - int(number)
+    return math.prod(-(-side // 2**level) for side in (height, width))
+
+
 class _Attached:
     """Hooks in a UNet that can be taken out again."""
 
@@ -86,11 +95,17 @@ class AttachedGatedLayers(_Attached):
     Args:
         unet: a diffusers UNet of SD1.5's layout.
         layers: the gated layer of each block by diffusers path.
+
+    Attributes:
+        increments: what the layers did, in the order of the UNet's run.
+        closed: paths of layers that do nothing, see `close_coarse`.
     """
 
     def __init__(self, unet: nn.Module, layers: Mapping[str, GatedSelfAttention]) -> None:
         super().__init__()
         self.increments: list[Increment] = []
+        self.closed: frozenset[str] = frozenset()
+        self._layers = dict(layers)
         for path, layer in layers.items():
             self._attach(path, _block(unet, path), layer)
 
@@ -104,6 +119,8 @@ class AttachedGatedLayers(_Attached):
             if self._tokens is None:
                 return None
             stream = attended + entered.pop()
+            if path in self.closed:
+                return None
             keys_values = layer.face_keys_values(self._tokens)
             added = layer(stream, keys_values, self._scale) - stream
             self.increments.append(Increment(path, stream, added))
@@ -111,6 +128,27 @@ class AttachedGatedLayers(_Attached):
 
         self._handles.append(block.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(block.attn1.register_forward_hook(after))
+
+    def close_coarse(self, least_tokens: int, height: int, width: int) -> None:
+        """Close the layers whose grid has fewer tokens for latents of this size: gate 0, never trained.
+
+        Their weights stay in the file, so that it keeps the published layout.
+
+        Raises:
+            BadOptions: no layer is left.
+        """
+        self.closed = frozenset(path for path in self._layers if grid_tokens(path, height, width) < least_tokens)
+        if len(self.closed) == len(self._layers):
+            raise BadOptions(
+                "training options",
+                expected=f"layers on grids of {least_tokens} or more tokens",
+                found=f"latents of {height} x {width}",
+                cure="lower least_tokens or take larger pictures",
+            )
+        for path in self.closed:
+            layer = self._layers[path].requires_grad_(False)
+            layer.alpha_attn.zero_()
+            layer.alpha_dense.zero_()
 
     def taken_increments(self) -> list[Increment]:
         """What the layers did since the last call, in the order of the UNet's run."""

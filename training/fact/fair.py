@@ -20,6 +20,7 @@ from .attached import Increment
 
 Norm = Literal["l2", "l1"]
 Reduction = Literal["mean", "sum"]
+MaskRule = Literal["largest", "share"]
 EPS = 1e-6
 
 
@@ -30,11 +31,19 @@ def enlarged(masks: Tensor, by: int) -> Tensor:
     return functional.max_pool2d(masks[:, None], 2 * by + 1, stride=1, padding=by)[:, 0]
 
 
-def token_masks(masks: Tensor, tokens: int) -> Tensor:
-    """Masks (B, h, w) on a layer's grid, (B, tokens, 1); a token that shows any of the face counts as face."""
+def token_masks(masks: Tensor, tokens: int, rule: MaskRule = "largest") -> Tensor:
+    """Masks (B, h, w) on a layer's grid, (B, tokens, 1).
+
+    Args:
+        masks: 0..1.
+        tokens: of the layer.
+        rule: ``largest`` takes the largest value under a token, so that one which shows any of the face counts as
+            face; ``share`` takes the mean, so that a token of a coarse grid counts by how much of it is face.
+    """
     height, width = masks.shape[-2:]
     rows = max(1, round(math.sqrt(tokens * height / width)))
-    return functional.adaptive_max_pool2d(masks[:, None], (rows, tokens // rows)).flatten(1)[..., None]
+    pool = functional.adaptive_max_pool2d if rule == "largest" else functional.adaptive_avg_pool2d
+    return pool(masks[:, None], (rows, tokens // rows)).flatten(1)[..., None]
 
 
 def fair(
@@ -42,6 +51,7 @@ def fair(
     masks: Tensor,
     norm: Norm = "l2",
     reduction: Reduction = "mean",
+    rule: MaskRule = "largest",
     eps: float = EPS,
 ) -> Tensor:
     """The regularisation of one run of the UNet, a number.
@@ -51,15 +61,16 @@ def fair(
         masks: (B, h, w) of the face, 0..1, already enlarged.
         norm: over tokens and channels of each picture.
         reduction: over layers; over pictures it is always the mean.
+        rule: see `token_masks`.
         eps: added to the denominator.
     """
-    terms = [_term(one, masks, norm, eps) for one in increments]
+    terms = [_term(one, masks, norm, rule, eps) for one in increments]
     stacked = torch.stack(terms)
     return stacked.sum() if reduction == "sum" else stacked.mean()
 
 
-def _term(one: Increment, masks: Tensor, norm: Norm, eps: float) -> Tensor:
-    outside = 1 - token_masks(masks, one.stream.shape[1]).to(one.stream)
+def _term(one: Increment, masks: Tensor, norm: Norm, rule: MaskRule, eps: float) -> Tensor:
+    outside = 1 - token_masks(masks, one.stream.shape[1], rule).to(one.stream)
     order = 2 if norm == "l2" else 1
     above, below = ((part * outside).flatten(1) for part in (one.added, one.stream))
     # The stream is the frozen model's and the layers' before; pulling it up would be a way out of the loss.

@@ -63,6 +63,8 @@ class AdapterTask:
         self._masks = enlarged(people.masks, options.mask_growth)
         self._share = alphas_cumprod().float()
         self._device = next(unet.parameters()).device
+        if isinstance(model.attached, AttachedGatedLayers):
+            model.attached.close_coarse(options.least_tokens, *people.latents.shape[-2:])
 
     @property
     def network(self) -> nn.Module:
@@ -76,7 +78,7 @@ class AdapterTask:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Everything without decay; the gates at their own rate."""
-        named = list(self.network.named_parameters())
+        named = [(name, one) for name, one in self.network.named_parameters() if one.requires_grad]
         gates = [one for name, one in named if name.endswith(("alpha_attn", "alpha_dense"))]
         others = [one for name, one in named if not name.endswith(("alpha_attn", "alpha_dense"))]
         groups: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}]
@@ -109,8 +111,9 @@ class AdapterTask:
         if not isinstance(attached, AttachedGatedLayers):
             return {TOTAL: error, "noise": error}
         increments = attached.taken_increments()
-        outside = fair(increments, self._masks[rows].to(self._device), self._told.fair_norm, self._told.fair_reduction)
-        total = error + self._told.fair_weight * outside if self._told.fair_weight else error
+        told, masks = self._told, self._masks[rows].to(self._device)
+        outside = fair(increments, masks, told.fair_norm, told.fair_reduction, told.fair_mask)
+        total = error + told.fair_weight * outside if told.fair_weight else error
         return {TOTAL: total, "noise": error, "fair": outside}
 
     def after_step(self, step: int) -> None:
