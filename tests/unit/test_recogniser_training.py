@@ -92,6 +92,18 @@ class TestTopoFRParts:
         same = images.flatten(1) / (2 * math.sqrt(48))
         assert float(topological_loss(images, same)) < 1e-10
         assert float(topological_loss(images, 3 * same)) > 1e-3
+        assert float(topological_loss(images, 3 * same, "alike")) < 1e-10
+
+    def test_a_scale_of_its_own_does_not_count_where_scales_are_alike(self):
+        images = torch.rand(8, 3, 4, 4, generator=_generator()) * 2 - 1
+        found = []
+        for length in (1.0, 20.0):
+            embeddings = (length * torch.randn(8, 5, generator=_generator(1))).requires_grad_()
+            loss = topological_loss(images, embeddings, "alike")
+            loss.backward()
+            found.append((float(loss), length * embeddings.grad))
+        assert found[0][0] == pytest.approx(found[1][0], rel=1e-4) and found[0][0] > 1e-5
+        assert torch.allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-7)
 
     def test_a_mixture_finds_what_stands_out(self):
         values = torch.cat([torch.randn(60, generator=_generator()) * 0.1, torch.tensor([4.0, -4.0, 5.0])])

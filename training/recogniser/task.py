@@ -20,7 +20,7 @@ from .patch_amplitude import perturb_dominant_patches
 from .people import People
 from .structure_damage import structure_damage_loss
 from .structure_perturbation import perturb_structure
-from .topology import topological_loss
+from .topology import Scale, topological_loss
 
 Recipe = Literal["plain", "transface", "topofr"]
 FLIP = 0.5
@@ -37,6 +37,7 @@ class RecipeOptions:
         seed: of everything that is drawn at random.
         chance: probability that a picture is perturbed (DPAP, RSP).
         topology: factor of TopoFR's topological loss.
+        topology_scale: how its distances are compared, see `topology.topological_loss`; ``raw`` as published.
         gamma: of TransFace's sample weights.
         focal: TopoFR's second weight as in the paper; False as in the published code, where it is 1.
     """
@@ -46,6 +47,7 @@ class RecipeOptions:
     seed: int = 0
     chance: float = 0.2
     topology: float = 0.1
+    topology_scale: Scale = "raw"
     gamma: float = 1.0
     focal: bool = False
 
@@ -136,5 +138,5 @@ class RecogniserTask:
         embeddings = self.recogniser.embeddings(perturbed.to(labels.device))
         logits = arcface_logits(cosines(embeddings, self.recogniser.centres), labels)
         told = structure_damage_loss(logits, labels, focal=self.recipe.focal)
-        topology = topological_loss(images, embeddings)
+        topology = topological_loss(images, embeddings, self.recipe.topology_scale)
         return {TOTAL: told + self.recipe.topology * topology, "topology": topology}

@@ -8,11 +8,14 @@ Vietoris-Rips filtration is the set of edges of a minimum spanning tree, which s
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 LARGEST_STEP = 2.0
+EPS = 1e-6
+Scale = Literal["raw", "alike"]
 
 
 def death_edges(distances: Tensor) -> Tensor:
@@ -32,12 +35,15 @@ def death_edges(distances: Tensor) -> Tensor:
     return torch.stack([torch.from_numpy(tree.row[order]), torch.from_numpy(tree.col[order])], dim=1).long()
 
 
-def topological_loss(images: Tensor, embeddings: Tensor) -> Tensor:
+def topological_loss(images: Tensor, embeddings: Tensor, scale: Scale = "raw") -> Tensor:
     """Squared differences of the k-th merging distances of clean pictures and of embeddings, over the batch size.
 
     Args:
         images: (B, ...) clean pictures in -1..1.
         embeddings: (B, D); gradients flow through the distances of the chosen pairs.
+        scale: ``raw`` compares distances as they are, as the published code does: a long run first shrinks the
+            embeddings to the pictures' scale. ``alike`` divides the embeddings' distances by the factor that gives
+            both the same mean, so that a short run, whose embeddings stay long, is not taken up by shrinking them.
     """
     flat = images.detach().flatten(1)
     far = LARGEST_STEP * math.sqrt(flat.shape[1])
@@ -46,6 +52,8 @@ def topological_loss(images: Tensor, embeddings: Tensor) -> Tensor:
     wanted = _at(pictures, death_edges(pictures))
     rows, columns = death_edges(between).to(embeddings.device).T
     found = (embeddings[rows] - embeddings[columns]).norm(dim=1)
+    if scale == "alike":
+        found = found * (pictures.mean().to(found) / between.mean().clamp(min=EPS))
     return (wanted.to(found) - found).square().sum() / len(images)
 
 
