@@ -13,7 +13,7 @@ from ..dreamid_names import to_original
 from ..fact.models import save_adapter
 from .autoencoder import published_tensors
 from .conditioning import CONTEXT, TOKENS
-from .recipe import BUDGETS, ENCODER_ID, SIZE, UNET_WIDTHS, Workshop, adapter_options
+from .recipe import ENCODER_ID, SIZE, UNET_WIDTHS, Workshop, adapter_options
 
 AUTOENCODER, ENCODER, BASE = "drawn_vae.safetensors", "drawn_encoder.safetensors", "drawn_base.safetensors"
 ADAPTER, JUDGE = "drawn_fact.safetensors", "drawn_judge.safetensors"
@@ -24,7 +24,7 @@ _NOTE = "trained on drawn faces by tools/train_demo_weights.py; no photographs"
 def export(workshop: Workshop, folder: Path) -> list[Path]:
     """Write the files; return them."""
     base = workshop.base()
-    fact = workshop.fact("fact", base)
+    fact, options = workshop.fact("fact", base), adapter_options("fact", workshop.share)
     tensors = {UNET_PREFIX + name: one for name, one in to_original(base.unet.state_dict()).items()}
     tensors |= {PROMPT_PREFIX + name: one for name, one in base.prompt.state_dict().items()}
     sizes = {"widths": json.dumps(UNET_WIDTHS), "context": str(CONTEXT), "tokens": str(TOKENS), "size": str(SIZE)}
@@ -36,8 +36,8 @@ def export(workshop: Workshop, folder: Path) -> list[Path]:
         folder / ADAPTER,
         fact,
         workshop.people(base),
-        adapter_options("fact"),
-        BUDGETS["fact"].steps,
+        options,
+        options.steps,
         notes={"note": _NOTE, "licence": "as this project"},
     )
     fact.attached.close()

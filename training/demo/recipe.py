@@ -14,6 +14,7 @@ from ...adapters.checkpoint import load_strictly, load_tensors, read_header
 from ..checkpointing import write_tensors
 from ..drawn_faces import Attributes
 from ..fact.curriculum import Ramp
+from ..fact.errors import BadOptions
 from ..fact.models import FactModel, ResamplerShape
 from ..fact.options import AdapterOptions
 from ..fact.people import People
@@ -70,14 +71,20 @@ STARTS: Mapping[str, str] = {
     "fact_without_fair": "fact_open",
 }
 SEED = 0
+LEAST_PEOPLE = 2
 ADAPTERS = tuple(stage for stage in BUDGETS if stage.startswith("fact"))
 
 
-def adapter_options(stage: str) -> AdapterOptions:
+def shared_budget(stage: str, share: float = 1.0) -> Budget:
+    """The budget of a stage of which a share of the steps is run."""
+    return replace(BUDGETS[stage], steps=max(1, round(BUDGETS[stage].steps * share)))
+
+
+def adapter_options(stage: str, share: float = 1.0) -> AdapterOptions:
     """Options of a FACT run. The runs that are compared differ in one thing: ``fact_open`` and
     ``fact_open_unshuffled`` in shuffle, ``fact_with_fair`` and ``fact_without_fair`` in FAIR.
     """
-    budget = BUDGETS[stage]
+    budget = shared_budget(stage, share)
     full = AdapterOptions(
         steps=budget.steps,
         persons=budget.batch // 4,
@@ -106,10 +113,19 @@ class Workshop:
     Args:
         folder: for everything.
         on_step: told after every step of the stage that runs.
+        share: of the steps of every stage and of the persons, below 1 for a rehearsal: everything runs, little is
+            learned.
+
+    Raises:
+        BadOptions: a share that is not above 0 and at most 1.
     """
 
-    def __init__(self, folder: Path, on_step: Callable[[str], OnStep] | None = None) -> None:
+    def __init__(self, folder: Path, on_step: Callable[[str], OnStep] | None = None, share: float = 1.0) -> None:
+        if not 0 < share <= 1:
+            raise BadOptions("share", expected="above 0 and at most 1", found=f"{share:g}", cure="correct it")
         self.folder = folder
+        self.share = share
+        self._people = max(LEAST_PEOPLE, round(PEOPLE * share))
         self._on_step = on_step
 
     def state(self, stage: str) -> Path:
@@ -118,11 +134,12 @@ class Workshop:
 
     def run(self, stage: str, stop_after: int | None = None) -> int:
         """Run or resume one stage; return its finished steps."""
-        budget = BUDGETS[stage]
+        budget = shared_budget(stage, self.share)
         task = self.task(stage)
         options = LoopOptions(budget.steps, budget.rate, save_every=100)
         told = None if self._on_step is None else self._on_step(stage)
-        stop_after = STOPS.get(stage) if stop_after is None else stop_after
+        if stop_after is None and stage in STOPS:
+            stop_after = max(1, round(STOPS[stage] * self.share))
         return train(task, options, self.state(stage), stop_after=stop_after, on_step=told)
 
     def task(self, stage: str) -> Task:
@@ -139,7 +156,7 @@ class Workshop:
         if stage == "base":
             return BaseTask(self.portraits(), UNET_WIDTHS, batch, SEED)
         base = self.base()
-        options = adapter_options(stage)
+        options = adapter_options(stage, self.share)
         model = FactModel(base.unet, ENCODER_CONFIG.width, RESAMPLER, SEED)
         if stage in STARTS:
             load_strictly(model.network, self._weights(STARTS[stage]), what=STARTS[stage])
@@ -147,12 +164,12 @@ class Workshop:
 
     def encode_part(self, part: int) -> None:
         """Draw and encode the portraits of one part."""
-        tensors = encode_portraits(self.autoencoder(), *portraits_of(PEOPLE, EACH, SEED, part), SIZE)
+        tensors = encode_portraits(self.autoencoder(), *portraits_of(self._people, EACH, SEED, part), SIZE)
         write_tensors(self._part("portraits", part), tensors, {})
 
     def encode_reference_part(self, part: int) -> None:
         """Encode the references of one part."""
-        tokens = encode_references(self.encoder(), *portraits_of(PEOPLE, EACH, SEED, part))
+        tokens = encode_references(self.encoder(), *portraits_of(self._people, EACH, SEED, part))
         write_tensors(self._part("references", part), {"tokens": tokens}, {})
 
     def portraits(self) -> dict[str, Tensor]:
@@ -169,7 +186,7 @@ class Workshop:
             text=text,
             conditions=references["tokens"],
             masks=portraits["masks"],
-            persons=torch.arange(PARTS * PEOPLE).repeat_interleave(EACH),
+            persons=torch.arange(PARTS * self._people).repeat_interleave(EACH),
             encoder=ENCODER_ID,
         )
 
