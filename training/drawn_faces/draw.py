@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import features, layers
-from .canvas import Canvas
+from .geometry import Pose
 from .landmarks import points
 from .parameters import Attributes, BadParameters, IdentityParameters
+from .people import People
+from .plan import Plan
 from .regions import FACE_REGIONS, HEAD_REGIONS, REGIONS
 
-# Planes of so many pixels stay in the processor's cache; fewer would pay more for the calls than for the pixels.
+# Planes of so many pixels mostly stay in the processor's cache; fewer would pay more for the calls than for the pixels.
 PIXELS_AT_ONCE = 16 * 128 * 128
-LIT = [REGIONS.index(name) for name in HEAD_REGIONS]
+# Bytes; the C library keeps no larger ones.
+LARGE_BLOCK = 32_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class DrawnFaces:
     """B drawn pictures and all that is true of them.
 
     Attributes:
-        images: (B, H, W, 3) RGB, 0..1.
+        images: (B, H, W, 3) RGB, 0..1; stored channel by channel, as networks take them.
         regions: (B, R, H, W) how much of each pixel belongs to each of `REGIONS`; sums to 1.
         landmarks: (B, K, 2) pixels of the points that `landmarks.NAMES` names; the first five are `landmarks5`.
         identities, attributes: what they were drawn from.
@@ -74,17 +76,27 @@ def draw(identities: IdentityParameters, attributes: Attributes, size: int = 128
     identities, attributes = _paired(identities, attributes)
     if size < 16:
         raise BadParameters("drawn faces", expected="a size of 16 or more", found=str(size), cure="draw larger")
-    count = len(identities)
-    images = torch.empty(count, size, size, 3)
+    _keep_freed_memory()
+    plan, count = Plan(People.of(identities, attributes, size)), len(identities)
+    images = torch.empty(count, 3, size, size)
     regions = torch.empty(count, len(REGIONS), size, size)
-    landmarks = []
     together = max(1, PIXELS_AT_ONCE // (size * size))
     for first in range(0, count, together):
         chosen = slice(first, first + together)
-        subject = layers.Subject.of(identities.rows(chosen), attributes.rows(chosen), size)
-        images[chosen] = _paint(subject, regions[chosen]).permute(0, 2, 3, 1)
-        landmarks.append(points(subject.identities, subject.attributes, subject.pose))
-    return DrawnFaces(images, regions, torch.cat(landmarks), identities, attributes)
+        some_images, some_regions = images[chosen], regions[chosen]
+        with torch.inference_mode():
+            plan.paint(chosen, some_images, some_regions)
+    landmarks = points(identities, attributes, Pose.of(identities, attributes, size))
+    return DrawnFaces(images.permute(0, 2, 3, 1), regions, landmarks, identities, attributes)
+
+
+def _keep_freed_memory() -> None:
+    """Let the allocator keep what is freed while faces are drawn.
+
+    The GNU C library gives larger blocks back to the system, and takes them again page by page, until a block of this
+    size has been freed once; that takes as long as the drawing. Elsewhere this does nothing.
+    """
+    torch.UntypedStorage(LARGE_BLOCK)
 
 
 def _paired(identities: IdentityParameters, attributes: Attributes) -> tuple[IdentityParameters, Attributes]:
@@ -98,25 +110,3 @@ def _paired(identities: IdentityParameters, attributes: Attributes) -> tuple[Ide
         )
     rows = max(counts)
     return identities.repeated(rows // counts[0]), attributes.repeated(rows // counts[1])
-
-
-def _paint(subject: layers.Subject, regions: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) of the subjects; their regions are written into (B, R, H, W)."""
-    canvas = Canvas(layers.background(subject), subject.pose.scale[:, None, None])
-    layers.back_hair(canvas, subject)
-    layers.body(canvas, subject)
-    layers.ears(canvas, subject)
-    outline = layers.Outline.of(subject)
-    inside = layers.head(canvas, subject, outline)
-    layers.beard(canvas, subject, inside)
-    features.moles(canvas, subject, inside)
-    features.nose(canvas, subject, inside)
-    features.mouth(canvas, subject, inside)
-    features.eyes_and_brows(canvas, subject, inside)
-    layers.front_hair(canvas, subject, outline)
-    features.glasses(canvas, subject, inside)
-    canvas.regions(regions)
-    rows, columns = subject.head.box
-    lit = regions[:, LIT, rows, columns].sum(dim=1)
-    layers.light(canvas, subject, lit)
-    return canvas.images.clamp_(0, 1)

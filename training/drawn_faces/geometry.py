@@ -13,11 +13,31 @@ import torch
 from torch import Tensor
 
 from .parameters import Attributes, IdentityParameters
+from .rows import Rows
 
 # Half a head in parts of the picture's side, at zoom 1.
 HALF_HEAD = 0.30
 # The middle of the head stands a little above the middle of the picture's lower part.
 CENTRE_Y = 0.49
+
+
+@dataclass(frozen=True, eq=False)
+class Turn(Rows):
+    """How the ellipsoids of B heads turn about one axis.
+
+    Attributes:
+        radius: (B, 1, 1) of the ellipsoid.
+        sin, cos: (B, 1, 1) of the angle.
+    """
+
+    radius: Tensor
+    sin: Tensor
+    cos: Tensor
+
+    def face(self, place: Tensor) -> Tensor:
+        """Face coordinates (B, R, C) of head coordinates."""
+        depth = torch.addcmul(self.radius.square(), place, place, value=-1).clamp_(min=0).sqrt_()
+        return (place * self.cos).addcmul_(depth, self.sin, value=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,29 +67,13 @@ class Pose:
         radii = torch.stack([identities["head_width"], (identities["crown"] + identities["chin"]) / 2], dim=1)
         return Pose(size, centre, HALF_HEAD * size * attributes["zoom"], angles.sin(), angles.cos(), radii)
 
-    def head_grid(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        """Head coordinates x and y, (B, R, C), of the pixel centres of a box."""
-        down = torch.arange(rows.start, rows.stop, dtype=torch.float32) + 0.5
-        across = torch.arange(columns.start, columns.stop, dtype=torch.float32) + 0.5
-        sin, cos = self.sin[:, 2] / self.scale, self.cos[:, 2] / self.scale
-        to_x = across[None] - self.centre[:, :1]
-        to_y = down[None] - self.centre[:, 1:]
-        x = (to_x * cos[:, None])[:, None, :] + (to_y * sin[:, None])[:, :, None]
-        y = (to_y * cos[:, None])[:, :, None] - (to_x * sin[:, None])[:, None, :]
-        return x, y
-
-    def face_grid(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Face coordinates u and v of head coordinates (B, R, C); beyond the outline they go on smoothly."""
-        return self._unturned(x, 0), self._unturned(y, 1)
-
-    def _unturned(self, place: Tensor, axis: int) -> Tensor:
-        radius, sin, cos = (part[:, axis, None, None] for part in (self.radii, self.sin, self.cos))
-        depth = (place * place).neg_().add_(radius.square()).clamp_(min=0).sqrt_()
-        return (place * cos).sub_(depth.mul_(sin))
+    def turn(self, axis: int) -> Turn:
+        """The turn by the yaw (axis 0) or the pitch (1)."""
+        return Turn(*(one[:, axis, None, None] for one in (self.radii, self.sin, self.cos)))
 
     def picture_points(self, u: Tensor, v: Tensor) -> Tensor:
         """Pixels (B, K, 2) of face points u and v, each (B, K)."""
-        return self.rolled_points(self._turned(u, 0), self._turned(v, 1))
+        return self.rolled_points(self.turned(u.T, 0).T, self.turned(v.T, 1).T)
 
     def rolled_points(self, x: Tensor, y: Tensor) -> Tensor:
         """Pixels (B, K, 2) of head points x and y, each (B, K)."""
@@ -77,6 +81,7 @@ class Pose:
         pixels = torch.stack([x * cos - y * sin, x * sin + y * cos], dim=2)
         return pixels * self.scale[:, None, None] + self.centre[:, None]
 
-    def _turned(self, place: Tensor, axis: int) -> Tensor:
-        radius, sin, cos = (part[:, axis, None] for part in (self.radii, self.sin, self.cos))
+    def turned(self, place: Tensor, axis: int) -> Tensor:
+        """Head coordinates (..., B) of face coordinates u (axis 0) or v (1)."""
+        radius, sin, cos = (part[:, axis] for part in (self.radii, self.sin, self.cos))
         return place * cos + (radius.square() - place.square()).clamp(min=0).sqrt() * sin

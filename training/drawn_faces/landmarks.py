@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from .features import mouth_height
 from .geometry import Pose
 from .parameters import Attributes, IdentityParameters
 
@@ -25,10 +26,27 @@ NAMES = (
 )
 
 
+class Numbers(Protocol):
+    """Anything that knows the numbers of faces by their names."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The number of all faces."""
+
+
+def nose_height(numbers: Numbers) -> Tensor:
+    """v of the nose's tip."""
+    return numbers["nose_length"] + numbers["eye_height"] * 0.4
+
+
+def mouth_height(numbers: Numbers) -> Tensor:
+    """v of the mouth: below the nose."""
+    return torch.minimum(nose_height(numbers) + numbers["mouth_height"], 0.78 * numbers["chin"])
+
+
 def points(identities: IdentityParameters, attributes: Attributes, pose: Pose) -> Tensor:
     """(B, K, 2) pixels of `NAMES`; left and right are those of the picture."""
     eyes, height = identities["eye_distance"], identities["eye_height"]
-    nose = identities["nose_length"] + height * 0.4
+    nose = nose_height(identities)
     mouth = mouth_height(identities)
     corner = identities["mouth_width"] * (1 + 0.18 * attributes["smile"])
     corners = mouth - 0.05 * attributes["smile"]
