@@ -1,8 +1,8 @@
-"""Writes the generated tables of the README: ``python tools/dev/readme_tables.py [--check]``.
+"""Writes the generated tables of the documents: ``python tools/dev/readme_tables.py [--check]``.
 
-Weight files come from ``adapters/models.json``, families from the registry, nodes from the live classes, parity from
-the golden parts (each part alone: ``parity_table.py``). Each table stands between ``<!-- table: NAME -->`` and
-``<!-- end -->``.
+Weight files come from ``adapters/models.json``, families from the registry, nodes from the live classes; those of the
+golden parts stand in a document that is generated as a whole (``parity_table.py``). Each table stands between
+``<!-- table: NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ sys.path[:0] = [entry for entry in [str(Path(__file__).parent)] if entry not in 
 
 from node_schema import ROOT, live_nodes  # noqa: E402 (the path is set above)
 
-README = ROOT / "README.md"
 MODELS_NOT_READ = "not read by this version"
 COMMERCIAL = {True: "yes", False: "**no**", None: "not stated"}
 LINKS = {
@@ -98,14 +97,16 @@ def _family_row(family: Any) -> tuple[str, ...]:
 
 
 def node_table() -> str:
-    """Every node: name with its help page, what it takes, what it gives, what it does."""
-    rows = []
+    """Every node, one table for each menu: name with its help page, what it does, what it takes and gives."""
+    menus: dict[str, list[Sequence[str]]] = {}
     for node in live_nodes():
         sockets = [f"{item.type}{'' if item.required else ' (optional)'}" for item in node.inputs if _is_socket(item)]
         gives = ", ".join(item.type for item in node.outputs)
-        name = f"[{node.title}](web/docs/{node.id}.md) `{node.id}`"
-        rows.append((name, node.description, ", ".join(dict.fromkeys(sockets)) or "-", gives))
-    return markdown(("node", "what it does", "takes", "gives"), rows)
+        name = f"[{node.title}](../web/docs/{node.id}.md) `{node.id}`"
+        row = (name, node.description, ", ".join(dict.fromkeys(sockets)) or "-", gives)
+        menus.setdefault(node.category, []).append(row)
+    header = ("node", "what it does", "takes", "gives")
+    return "\n\n".join(f"## {menu}\n\n{markdown(header, rows)}" for menu, rows in menus.items())
 
 
 def _is_socket(item: Any) -> bool:
@@ -208,39 +209,42 @@ def _number(node: ast.expr, known: dict[str, Any]) -> float:
     return float(ast.literal_eval(node))
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    "families": family_table,
-    "models": model_table,
-    "nodes": node_table,
-    "parity": parity_summary,
+TABLES: dict[str, Callable[[], str]] = {"families": family_table, "models": model_table, "nodes": node_table}
+DOCUMENTS = {
+    "families": ROOT / "docs" / "systems.md",
+    "models": ROOT / "docs" / "files.md",
+    "nodes": ROOT / "docs" / "nodes.md",
 }
 
 
-def with_tables(text: str) -> str:
-    """The text with every table made anew.
+def with_table(text: str, name: str) -> str:
+    """The text with its table made anew.
 
     Raises:
-        SystemExit: where a table's place is missing.
+        SystemExit: where the table's place is missing.
     """
-    for name, make in TABLES.items():
-        place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        table = make()
-        text, count = place.subn(lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}", text)  # type: ignore[misc]
-        if count != 1:
-            raise SystemExit(f"README.md has {count} places for the table {name}, expected one")
+    place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    table = TABLES[name]()
+    text, count = place.subn(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text)
+    if count != 1:
+        raise SystemExit(f"{DOCUMENTS[name].name} has {count} places for the table {name}, expected one")
     return text
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write the tables, or with --check only say whether they are current."""
-    old = README.read_text(encoding="utf-8")
-    new = with_tables(old)
-    if "--check" not in arguments:
-        README.write_text(new, encoding="utf-8", newline="\n")
+    stale = []
+    for name, document in DOCUMENTS.items():
+        old = document.read_text(encoding="utf-8")
+        new = with_table(old, name)
+        if new != old:
+            stale.append(document.name)
+        if "--check" not in arguments:
+            document.write_text(new, encoding="utf-8", newline="\n")
+    if "--check" not in arguments or not stale:
         return 0
-    if new != old:
-        print("README.md is not current: run python tools/dev/readme_tables.py")
-    return int(new != old)
+    print(f"{', '.join(stale)}: not current; run python tools/dev/readme_tables.py")
+    return 1
 
 
 if __name__ == "__main__":
