@@ -17,8 +17,9 @@ from torch import Tensor
 from ..adapters.checkpoint import CheckpointHeader, load_strictly, load_tensors, read_header
 from ..adapters.errors import BadCheckpoint, MissingModelFile
 from .host import model_management, model_patcher
-from .model_folders import DEMO_WEIGHTS as FOLDER
+from .model_folders import DEMO_WEIGHTS
 
+FOLDER = DEMO_WEIGHTS
 BASE, AUTOENCODER = "drawn_base.safetensors", "drawn_vae.safetensors"
 UNET_PREFIX, PROMPT_PREFIX = "model.diffusion_model.", "prompt."
 # SD1.5's blocks, for the host's class; only the widths are ours.
