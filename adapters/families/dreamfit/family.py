@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...adapter import LowRank
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
-from ...errors import KeyMismatch
 from ...family import Ambiguity, Family, Hyper, Kind, Licence, Match
+from ...incomplete import incomplete
 from ...reference import ReferenceAdapter
 from ...report import DetectionReport
 from ...strict_load import group_by_prefix
@@ -75,7 +75,7 @@ class DreamFitFamily(Family):
         adapter = {name: inner for name, inner in names.items() if layout.is_adapter_name(inner)}
         base = {name: inner for name, inner in names.items() if name not in adapter}
         if base and len(base) != layout.BASE_TENSORS:
-            raise _incomplete(header, f"{layout.BASE_TENSORS} tensors of the base UNet, or none", f"{len(base)}")
+            raise incomplete(header, f"{layout.BASE_TENSORS} tensors of the base UNet, or none", f"{len(base)}")
         tensors = {adapter[name]: value for name, value in load_tensors(reduced(header, adapter)).items()}
         changes, rest = _changes(header, layout.unet_targets(), tensors)
         with torch.device("meta"):
@@ -119,13 +119,13 @@ def _changes(
     missing = [name for target in targets for name in layout.ends(target.source) if name not in rest]
     if missing:
         count = f"{2 * len(targets)} LoRA tensors"
-        raise _incomplete(header, count, f"{len(missing)} missing: {group_by_prefix(missing)}")
+        raise incomplete(header, count, f"{len(missing)} missing: {group_by_prefix(missing)}")
     changes: dict[WeightPart, LowRank] = {}
     for target in targets:
         down, up = (rest.pop(name) for name in layout.ends(target.source))
         if up.ndim not in (2, 4) or down.ndim != up.ndim or up.shape[1] != down.shape[0]:
             found = f"up {tuple(up.shape)} and down {tuple(down.shape)} at {target.source}"
-            raise _incomplete(header, "LoRA pairs of one rank", found)
+            raise incomplete(header, "LoRA pairs of one rank", found)
         # Every published factor is a power of two, so folding it in loses nothing in any dtype.
         scale = layout.DIT_SCALE if width else 1.0 if target.alpha is None else target.alpha / down.shape[0]
         part = WeightPart(target.weight)
@@ -133,15 +133,6 @@ def _changes(
             part = WeightPart(target.weight, target.part * width, width)
         changes[part] = LowRank(up * scale, down)
     return changes, rest
-
-
-def _incomplete(header: CheckpointHeader, expected: str, found: str) -> KeyMismatch:
-    return KeyMismatch(
-        header.path.name,
-        expected=expected,
-        found=found,
-        cure="download the file again and compare its size with the publisher's",
-    )
 
 
 FAMILY = DreamFitFamily()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...errors import KeyMismatch
 from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...incomplete import incomplete
 from ...layers.gated_attention import GatedSelfAttention
 from ...report import DetectionReport
 from .adapter import ENCODER, FactAdapter
@@ -94,12 +95,8 @@ def _shapes(header: CheckpointHeader) -> dict[str, tuple[int, ...]]:
 def _check_complete(header: CheckpointHeader, widths: dict[str, int]) -> None:
     missing = [path for path in BLOCK_PATHS if path not in widths]
     if missing:
-        raise KeyMismatch(
-            header.path.name,
-            expected=f"{len(BLOCK_PATHS)} gated layers",
-            found=f"{len(widths)}, without {', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}",
-            cure="download the file again and compare its size with the publisher's",
-        )
+        found = f"{len(widths)}, without {', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}"
+        raise incomplete(header, f"{len(BLOCK_PATHS)} gated layers", found)
 
 
 def _projector(header: CheckpointHeader, match: Match) -> tuple[nn.Module, tuple[int | None, int]]:

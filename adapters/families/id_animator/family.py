@@ -7,8 +7,8 @@ from torch import nn
 
 from ...adapter import LowRank
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
-from ...errors import KeyMismatch
 from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...incomplete import incomplete, needed_shape
 from ...layers import casting
 from ...layers.perceiver import Resampler
 from ...report import DetectionReport
@@ -66,41 +66,41 @@ class IDAnimatorFamily(Family):
     def build(self, header: CheckpointHeader, match: Match) -> IDAnimatorAdapter:
         parts = parts_of(header)
         if parts is None:
-            raise _incomplete(header, "the resampler and the attention layers", "another file")
+            raise incomplete(header, "the resampler and the attention layers", "another file")
         resampler, attention = _resampler(header, parts.resampler), _attention(header, parts.attention)
         for module, prefix in zip((resampler, attention), parts.prefixes, strict=True):
             load_strictly(module, load_tensors(header, prefix), what=f"{header.path.name}, {prefix.rstrip('.')}")
         low_rank = _taken_apart(attention.requires_grad_(False))
         maps = [layer for layer in attention.values() if isinstance(layer, FaceMaps)]
-        network = IDAnimatorNetwork(resampler, _needed(header, parts.resampler, "proj_in.weight")[1], maps)
+        network = IDAnimatorNetwork(resampler, needed_shape(header, parts.resampler, "proj_in.weight")[1], maps)
         return IDAnimatorAdapter(self.describe(header, match), header.digest, network, CONTEXT, low_rank)
 
 
 def _resampler(header: CheckpointHeader, part: Part) -> Resampler:
     """The resampler in float32, weights to come."""
-    width, image_dim = _needed(header, part, "proj_in.weight")
-    inner = _needed(header, part, "layers.0.0.to_q.weight")[0]
+    width, image_dim = needed_shape(header, part, "proj_in.weight")
+    inner = needed_shape(header, part, "layers.0.0.to_q.weight")[0]
     with torch.device("meta"):
         return Resampler(
             input_dim=image_dim,
             width=width,
-            output_dim=_needed(header, part, "proj_out.weight")[0],
+            output_dim=needed_shape(header, part, "proj_out.weight")[0],
             queries=part["latents"].shape[1],
             depth=len({name.split(".")[1] for name in part if name.startswith("layers.")}),
             heads=inner // HEAD_DIM,
             head_dim=HEAD_DIM,
-            feed_forward=_needed(header, part, "layers.0.1.1.weight")[0],
+            feed_forward=needed_shape(header, part, "layers.0.1.1.weight")[0],
         )
 
 
 def _attention(header: CheckpointHeader, part: Part) -> nn.ModuleDict:
     """One module for each attn2 under the file's odd indices and names, in the file's dtype, weights to come."""
-    rank = _needed(header, part, "1.to_q_lora.down.weight")[0]
+    rank = needed_shape(header, part, "1.to_q_lora.down.weight")[0]
     layers = nn.ModuleDict()
     with torch.device("meta"):
         for number in range(LAYERS):
             index = str(2 * number + 1)
-            width = _needed(header, part, f"{index}.to_k_face.weight")[0]
+            width = needed_shape(header, part, f"{index}.to_k_face.weight")[0]
             layer = FaceMaps(CONTEXT, width, casting)
             for role, name in ROLES.items():
                 layer.add_module(name, LowRankWeights(CONTEXT if role in ("k", "v") else width, rank, width))
@@ -119,22 +119,6 @@ def _taken_apart(attention: nn.ModuleDict) -> dict[tuple[int, str], LowRank]:
                 low_rank[int(index), role] = LowRank(weights.up.weight.detach(), weights.down.weight.detach())
             delattr(layer, name)
     return low_rank
-
-
-def _needed(header: CheckpointHeader, part: Part, name: str) -> tuple[int, ...]:
-    info = part.get(name)
-    if info is None or len(info.shape) != 2:
-        raise _incomplete(header, f"{name} of two dimensions", "no such key" if info is None else f"{info.shape}")
-    return info.shape
-
-
-def _incomplete(header: CheckpointHeader, expected: str, found: str) -> KeyMismatch:
-    return KeyMismatch(
-        header.path.name,
-        expected=expected,
-        found=found,
-        cure="download the file again and compare its size with the publisher's",
-    )
 
 
 def _sizes(parts: Parts) -> dict[str, int]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
 from ...errors import KeyMismatch
+from ...incomplete import incomplete
 from ...layers import casting
 from ...layers.perceiver import Resampler
 from ..ip_adapter_faceid.arch import FaceKeysValues
@@ -105,12 +106,8 @@ def attention_layers(header: CheckpointHeader, parts: Parts) -> nn.ModuleDict:
         for index in range(1, 2 * count, 2):
             shape = shape_of(parts.attention, f"{index}.to_k_ip.weight")
             if len(shape) != 2:
-                raise KeyMismatch(
-                    header.path.name,
-                    expected=f"{index}.to_k_ip.weight of two dimensions, one of {count} layers",
-                    found=f"{shape}" if shape else "no such key",
-                    cure="download the file again and compare its size with the publisher's",
-                )
+                expected = f"{index}.to_k_ip.weight of 2 dimensions, one of {count} layers"
+                raise incomplete(header, expected, f"{shape}" if shape else "no such key")
             modules[str(index)] = FaceKeysValues(parts.context, shape[0], casting)
     stored = parts.attention["1.to_k_ip.weight"].dtype
     return modules.to(torch.float32 if stored is torch.float64 else stored)

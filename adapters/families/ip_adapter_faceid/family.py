@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
-from ...errors import KeyMismatch
+from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...incomplete import incomplete, needed_shape
 from .adapter import ENCODER, FaceIDAdapter, FaceIDNetwork
 from .arch import EmbeddingProjection, PlusProjection
 from .attention_layers import attention_layer, taken_apart
@@ -53,7 +51,7 @@ class FaceIDFamily(Family):
     def build(self, header: CheckpointHeader, match: Match) -> FaceIDAdapter:
         parts = parts_of(header)
         if parts is None:
-            raise _incomplete(header, "the parts image_proj and ip_adapter", "another file")
+            raise incomplete(header, "the parts image_proj and ip_adapter", "another file")
         projection, attention = _projection(header, parts), _attention(header, parts)
         for module, prefix in zip((projection, attention), parts.prefixes, strict=True):
             load_strictly(module, load_tensors(header, prefix), what=f"{header.path.name}, {prefix.rstrip('.')}")
@@ -66,7 +64,7 @@ class FaceIDFamily(Family):
 
 def _projection(header: CheckpointHeader, parts: Parts) -> EmbeddingProjection:
     """The projection in float32, weights to come."""
-    hidden, embedding = _needed(header, parts.projection, "proj.0.weight")
+    hidden, embedding = needed_shape(header, parts.projection, "proj.0.weight")
     sizes = (embedding, hidden, parts.tokens, parts.context)
     with torch.device("meta"):
         if not parts.has_perceiver:
@@ -74,41 +72,25 @@ def _projection(header: CheckpointHeader, parts: Parts) -> EmbeddingProjection:
         layers = {name.split(".")[2] for name in parts.projection if name.startswith(f"{PERCEIVER}layers.")}
         return PlusProjection(
             *sizes,
-            image_dim=_needed(header, parts.projection, f"{PERCEIVER}proj_in.weight")[1],
+            image_dim=needed_shape(header, parts.projection, f"{PERCEIVER}proj_in.weight")[1],
             depth=len(layers),
-            feed_forward=_needed(header, parts.projection, f"{PERCEIVER}layers.0.1.1.weight")[0],
+            feed_forward=needed_shape(header, parts.projection, f"{PERCEIVER}layers.0.1.1.weight")[0],
         )
 
 
 def _attention(header: CheckpointHeader, parts: Parts) -> nn.ModuleDict:
     """One module for each attention of the base model, under the file's indices and names, weights to come."""
     _, layers = BASES[parts.context]
-    rank = _needed(header, parts.attention, "1.to_q_lora.down.weight")[0] if parts.has_lora else None
+    rank = needed_shape(header, parts.attention, "1.to_q_lora.down.weight")[0] if parts.has_lora else None
     modules = nn.ModuleDict()
     with torch.device("meta"):
         for index in range(2 * layers):
             # attn1 (even) has the width of the attn2 that follows it.
-            width = _needed(header, parts.attention, f"{index | 1}.to_k_ip.weight")[0]
+            width = needed_shape(header, parts.attention, f"{index | 1}.to_k_ip.weight")[0]
             if index % 2 or rank:
                 modules[str(index)] = attention_layer(index, width, parts.context, rank)
     stored = parts.attention["1.to_k_ip.weight"].dtype
     return modules.to(torch.float32 if stored is torch.float64 else stored)
-
-
-def _needed(header: CheckpointHeader, part: Any, name: str) -> tuple[int, ...]:
-    info: TensorInfo | None = part.get(name)
-    if info is None or len(info.shape) != 2:
-        raise _incomplete(header, f"{name} of two dimensions", "no such key" if info is None else f"{info.shape}")
-    return info.shape
-
-
-def _incomplete(header: CheckpointHeader, expected: str, found: str) -> KeyMismatch:
-    return KeyMismatch(
-        header.path.name,
-        expected=expected,
-        found=found,
-        cure="download the file again and compare its size with the publisher's",
-    )
 
 
 def _estimates(header: CheckpointHeader, parts: Parts) -> dict[str, int]:

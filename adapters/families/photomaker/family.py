@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
-from ...errors import KeyMismatch
 from ...family import Ambiguity, Family, Hyper, Kind, Licence, Match
+from ...incomplete import needed_shape
 from ...layers import casting
 from ...report import DetectionReport
 from .adapter import PhotoMakerAdapter
@@ -138,15 +138,7 @@ def _shape(part: Part, name: str) -> tuple[int, ...]:
 
 
 def _needed(header: CheckpointHeader, part: Part, name: str, dimensions: int = 2) -> tuple[int, ...]:
-    shape = _shape(part, name)
-    if len(shape) == dimensions:
-        return shape
-    raise KeyMismatch(
-        header.path.name,
-        expected=f"{ENCODER}{name} of {dimensions} dimensions",
-        found=f"{shape}" if shape else "no such key",
-        cure="download the file again and compare its size with the publisher's",
-    )
+    return needed_shape(header, part, name, dimensions, ENCODER)
 
 
 def _hyper(part: Part, tokens: int) -> Hyper:

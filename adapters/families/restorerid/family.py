@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...adapter import LowRank
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
-from ...errors import KeyMismatch
 from ...family import Family, Kind, Licence, Match
+from ...incomplete import incomplete
 from ...report import DetectionReport
 from ..ip_adapter_faceid.arch import FaceKeysValues, PlusProjection
 from .adapter import RestorerIDAdapter
@@ -108,19 +108,10 @@ def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _shape(header: CheckpointHeader, tensors: Tensors, name: str, dimensions: int) -> tuple[int, ...]:
     tensor = tensors.get(name)
     if tensor is None or tensor.ndim != dimensions:
-        raise _incomplete(
+        raise incomplete(
             header, f"{name} of {dimensions} dimensions", "no such key" if tensor is None else f"{tuple(tensor.shape)}"
         )
     return tuple(tensor.shape)
-
-
-def _incomplete(header: CheckpointHeader, expected: str, found: str) -> KeyMismatch:
-    return KeyMismatch(
-        header.path.name,
-        expected=expected,
-        found=found,
-        cure="download the file again and compare its size with the publisher's",
-    )
 
 
 def _loaded(header: CheckpointHeader, module: torch.nn.Module, tensors: Tensors, part: str) -> None:
@@ -171,14 +162,14 @@ def _low_rank(header: CheckpointHeader, unet: dict[str, Tensor]) -> dict[str, Lo
                 tensors = _taken(unet, f"{attention}.{lora}.")
                 up, down = (_shape(header, tensors, f"{side}.weight", 2) for side in ("up", "down"))
                 if up[1] != down[0] or len(tensors) != 2:
-                    raise _incomplete(header, f"up and down of {attention}.{lora} of one rank", f"{up} and {down}")
+                    raise incomplete(header, f"up and down of {attention}.{lora} of one rank", f"{up} and {down}")
                 found[f"{attention}.{end}.weight"] = LowRank(tensors["up.weight"], tensors["down.weight"])
     return found
 
 
 def _nothing_left(header: CheckpointHeader, unet: Tensors) -> None:
     if unet:
-        raise _incomplete(header, "only known layers", f"{len(unet)} further ones, such as {next(iter(unet))}")
+        raise incomplete(header, "only known layers", f"{len(unet)} further ones, such as {next(iter(unet))}")
 
 
 def _projection(header: CheckpointHeader, tensors: Tensors) -> PlusProjection | None:

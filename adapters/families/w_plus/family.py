@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
-from ...errors import KeyMismatch
 from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...incomplete import incomplete, needed_shape
 from .adapter import WPlusAdapter, WPlusNetwork
 from .arch import HEADS, ROWS, ResidualMaps, WPlusMapper
 
@@ -54,12 +54,12 @@ class WPlusFamily(Family):
     def build(self, header: CheckpointHeader, match: Match) -> WPlusAdapter:
         parts = _parts(header)
         if parts is None:
-            raise _incomplete(header, "the mapper and the attention layers", "another file")
+            raise incomplete(header, "the mapper and the attention layers", "another file")
         part, attention, prefixes = parts
-        width, inputs = _needed(header, part, "proj_0.weight")
+        width, inputs = needed_shape(header, part, "proj_0.weight")
         with torch.device("meta"):
             mapper = WPlusMapper(inputs // ROWS[0], width)
-            sizes = [_needed(header, attention, f"{2 * i + 1}.to_q_wplus.weight")[0] for i in range(LAYERS)]
+            sizes = [needed_shape(header, attention, f"{2 * i + 1}.to_q_wplus.weight")[0] for i in range(LAYERS)]
             layers = nn.ModuleDict({str(2 * i + 1): ResidualMaps(CONTEXT, size) for i, size in enumerate(sizes)})
         stored = attention[FIRST].dtype
         layers.to(torch.float32 if stored is torch.float64 else stored)
@@ -75,22 +75,6 @@ def _parts(header: CheckpointHeader) -> tuple[Part, Part, tuple[str, str]] | Non
         if mapper and attention:
             return mapper, attention, prefixes
     return None
-
-
-def _needed(header: CheckpointHeader, part: Part, name: str) -> tuple[int, ...]:
-    info = part.get(name)
-    if info is None or len(info.shape) != 2:
-        raise _incomplete(header, f"{name} of two dimensions", "no such key" if info is None else f"{info.shape}")
-    return info.shape
-
-
-def _incomplete(header: CheckpointHeader, expected: str, found: str) -> KeyMismatch:
-    return KeyMismatch(
-        header.path.name,
-        expected=expected,
-        found=found,
-        cure="download the file again and compare its size with the publisher's",
-    )
 
 
 def _sizes(mapper: Part, attention: Part) -> dict[str, int]:
