@@ -68,6 +68,26 @@ class FaceEncoder(ABC):
         """
 
 
+class NetworkEncoder(FaceEncoder):
+    """A face encoder whose weights are a module of torch.
+
+    Args:
+        identifier, title, licence, notes: see `FaceEncoder`.
+        network: put into evaluation mode, without gradients.
+    """
+
+    network: nn.Module
+
+    def __init__(
+        self, identifier: str, title: str, licence: Licence, network: nn.Module, notes: tuple[str, ...] = ()
+    ) -> None:
+        self.id = identifier
+        self.title = title
+        self.licence = licence
+        self.network = network.eval().requires_grad_(False)
+        self.notes = notes
+
+
 def chosen_landmarks(face_batch: FaceBatch, which: Which) -> tuple[Tensor, Tensor]:
     """The faces that `encode_photos` encodes: image numbers (N,) and landmarks5 (N, 5, 2), without empty rows."""
     chosen = _choose(face_batch, which)

@@ -14,7 +14,7 @@ from ...adapter import module_device_dtype
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...family import Family, Kind, Licence, Match
 from ...identity import EMBEDDING, EVA_HIDDEN, EVA_POOLED
-from ..base import FaceEncoder
+from ..base import NetworkEncoder
 from .arch import HEAD_DIM, HIDDEN_AFTER, EvaConfig, EvaVision
 
 ENCODER_ID = "eva02_clip_l_336"
@@ -42,7 +42,7 @@ UNMASKED = (
 )
 
 
-class EvaClipEncoder(FaceEncoder):
+class EvaClipEncoder(NetworkEncoder):
     """Features: ``eva_pooled`` and ``eva_hidden`` for PuLID; ``embedding`` is the picture vector as it is.
 
     The face is cut out at 512 pixels as facexlib does; what no mask covers becomes white, the rest grey; then it is
@@ -54,11 +54,7 @@ class EvaClipEncoder(FaceEncoder):
     unmasked_note = UNMASKED
 
     def __init__(self, title: str, licence: Licence, network: EvaVision, notes: tuple[str, ...] = ()) -> None:
-        self.id = ENCODER_ID
-        self.title = title
-        self.licence = licence
-        self.network = network.eval().requires_grad_(False)
-        self.notes = notes
+        super().__init__(ENCODER_ID, title, licence, network, notes)
 
     def encode_faces(
         self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None

@@ -11,9 +11,8 @@ from torch.nn import functional
 from ....faces import boxes as boxes_ops
 from ....faces.align import box_matrix, warp
 from ...adapter import module_device_dtype
-from ...family import Licence
 from ...identity import EMBEDDING
-from ..base import FaceEncoder
+from ..base import NetworkEncoder
 from .arch import DEVIATION, IMAGE_SIZE, MEAN, FaceRepresentation
 
 # The training faces were loosely cropped; 30 % about the box comes near to them.
@@ -21,19 +20,10 @@ MARGIN = 1.3
 _MOST_SAMPLES = 8
 
 
-class FaceRepresentationEncoder(FaceEncoder):
+class FaceRepresentationEncoder(NetworkEncoder):
     """Feature: ``embedding`` (N, 2048), the pooled body, not normalised."""
 
     network: FaceRepresentation
-
-    def __init__(
-        self, identifier: str, title: str, licence: Licence, network: FaceRepresentation, notes: tuple[str, ...] = ()
-    ) -> None:
-        self.id = identifier
-        self.title = title
-        self.licence = licence
-        self.network = network.eval().requires_grad_(False)
-        self.notes = notes
 
     def encode_faces(
         self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ....faces.errors import BadImage
 from ...adapter import module_device_dtype
-from ...errors import EncoderMismatch
 from ...family import Licence
-from ..base import FaceEncoder
+from ..without_faces import EncoderWithoutFaces
 from .arch import Musiq
 from .patches import PATCH
 
 
-class MusiqEncoder(FaceEncoder):
+class MusiqEncoder(EncoderWithoutFaces):
     """MUSIQ with its koniq10k head: from about 0 (badly damaged) to about 80 (flawless). It knows no faces.
 
     Args:
@@ -28,6 +25,8 @@ class MusiqEncoder(FaceEncoder):
     id = "musiq"
     title = "MUSIQ"
     network: Musiq
+    does = "scores the quality of pictures"
+    belongs_to = "Picture Quality or Apply RestorerID"
 
     def __init__(self, network: Musiq, licence: Licence, notes: tuple[str, ...] = ()) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -50,18 +49,3 @@ class MusiqEncoder(FaceEncoder):
         device, dtype = module_device_dtype(self.network)
         with torch.no_grad():
             return [float(self.network(image.to(device, dtype).movedim(-1, 0)[None])) for image in images]
-
-    def encode_faces(
-        self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Refuse: a quality is no identity.
-
-        Raises:
-            EncoderMismatch: always.
-        """
-        raise EncoderMismatch(
-            "encode identity",
-            expected="a face encoder",
-            found="MUSIQ, which scores the quality of pictures",
-            cure="connect it to Picture Quality or Apply RestorerID, and load a face encoder here",
-        )

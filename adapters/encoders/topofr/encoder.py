@@ -9,13 +9,12 @@ from torch import Tensor
 
 from ....faces.align import crop_faces
 from ...adapter import module_device_dtype
-from ...family import Licence
 from ...identity import EMBEDDING
-from ..base import FaceEncoder
+from ..base import NetworkEncoder
 from .arch import IMAGE_SIZE, IResNet
 
 
-class IResNetEncoder(FaceEncoder):
+class IResNetEncoder(NetworkEncoder):
     """Feature: ``embedding`` (N, E), not normalised.
 
     Crop and values are insightface's: 112 px arcface template, RGB, (v - 127.5) / 127.5. Head masks are not used: the
@@ -23,15 +22,6 @@ class IResNetEncoder(FaceEncoder):
     """
 
     network: IResNet
-
-    def __init__(
-        self, identifier: str, title: str, licence: Licence, network: IResNet, notes: tuple[str, ...] = ()
-    ) -> None:
-        self.id = identifier
-        self.title = title
-        self.licence = licence
-        self.network = network.eval().requires_grad_(False)
-        self.notes = notes
 
     def encode_faces(
         self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None

@@ -18,7 +18,7 @@ from ...adapter import module_device_dtype
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...family import Family, Hyper, Kind, Licence, Match
 from ...identity import EMBEDDING, TOKENS
-from ..base import FaceEncoder, masked_images
+from ..base import NetworkEncoder, masked_images
 from .arch import IMAGE_SIZE, TransFace, TransFaceConfig
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ NEEDED = (
 UNMASKED = "unmasked: expect weaker identity (FACT was trained on faces with a black background)"
 
 
-class TransFaceEncoder(FaceEncoder):
+class TransFaceEncoder(NetworkEncoder):
     """Features: ``embedding`` (N, E) not normalised, ``tokens`` (N, T, D) before the gate.
 
     Runs in the dtype of its weights; float32 is the reference (the official code turns half precision on by itself
@@ -50,15 +50,6 @@ class TransFaceEncoder(FaceEncoder):
     network: TransFace
     uses_masks = True
     unmasked_note = UNMASKED
-
-    def __init__(
-        self, identifier: str, title: str, licence: Licence, network: TransFace, notes: tuple[str, ...] = ()
-    ) -> None:
-        self.id = identifier
-        self.title = title
-        self.licence = licence
-        self.network = network.eval().requires_grad_(False)
-        self.notes = notes
 
     def encode_faces(
         self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ...adapter import module_device_dtype
-from ...errors import EncoderMismatch
 from ...family import Licence
-from ..base import FaceEncoder
+from ..without_faces import EncoderWithoutFaces
 from .arch import WhisperEncoderNetwork, WhisperStates
 
 
-class WhisperEncoder(FaceEncoder):
+class WhisperEncoder(EncoderWithoutFaces):
     """Whisper's audio encoder, in float32. It hears and knows no faces.
 
     Args:
@@ -26,6 +23,8 @@ class WhisperEncoder(FaceEncoder):
     """
 
     network: WhisperEncoderNetwork
+    does = "hears speech"
+    belongs_to = "Audio Features"
 
     def __init__(
         self,
@@ -48,18 +47,3 @@ class WhisperEncoder(FaceEncoder):
         with torch.no_grad():
             found = self.network(mel.to(device, dtype))
         return WhisperStates(found.raw.float().cpu(), found.final.float().cpu())
-
-    def encode_faces(
-        self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Refuse: a voice is no face.
-
-        Raises:
-            EncoderMismatch: always.
-        """
-        raise EncoderMismatch(
-            "encode identity",
-            expected="a face encoder",
-            found=f"{self.title}, which hears speech",
-            cure="connect it to Audio Features, and load a face encoder here",
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,8 @@ from torch.nn import functional
 from ...adapter import module_device_dtype
 from ...audio_features import SAMPLE_RATE, AudioFeatures, System
 from ...audio_sound import BadSound, Sound, at_rate, delayed
-from ...encoders.base import FaceEncoder
 from ...encoders.whisper.mel import HOP, WINDOW, log_mel
-from ...errors import EncoderMismatch
+from ...encoders.without_faces import EncoderWithoutFaces
 from ...family import Licence
 from ...identity import EMBEDDING, Identity
 from .arch import FPS, STRIDE, VoiceFactors, cepstra, whole_frames
@@ -46,7 +45,7 @@ class SoundFactors:
     samples: int
 
 
-class FactorEncoder(FaceEncoder):
+class FactorEncoder(EncoderWithoutFaces):
     """Voice factors, in float32. It hears and sees no faces.
 
     Args:
@@ -60,6 +59,8 @@ class FactorEncoder(FaceEncoder):
     id = "imagineid_voice"
     title = "ImagineID voice factors"
     network: VoiceFactors
+    does = "hears speech"
+    belongs_to = "Voice Factors (ImagineID)"
 
     def __init__(
         self, network: VoiceFactors, licence: Licence, digest: str, facts: FactorFacts, notes: tuple[str, ...] = ()
@@ -92,21 +93,6 @@ class FactorEncoder(FaceEncoder):
                 on_track(number + 1, len(heard))
         identity, content, emotion = (torch.stack(parts) for parts in zip(*found, strict=True))
         return SoundFactors(identity, content, emotion, sound, start, heard.shape[1])
-
-    def encode_faces(
-        self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Refuse: a voice is no face.
-
-        Raises:
-            EncoderMismatch: always.
-        """
-        raise EncoderMismatch(
-            "encode identity",
-            expected="a face encoder",
-            found=f"{self.title}, which hears speech",
-            cure="connect it to Voice Factors (ImagineID), and load a face encoder here",
-        )
 
     @torch.no_grad()
     def _track(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
