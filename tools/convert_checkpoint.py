@@ -7,7 +7,6 @@ is named on the screen and dropped. Exit code 0: written; 1: refused; 2: wrong u
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ register()
 
 from likeness_pack.adapters.checkpoint import read_contents  # noqa: E402  (the package must be registered first)
 from likeness_pack.adapters.errors import BadCheckpoint  # noqa: E402
+from likeness_pack.adapters.file_hash import file_sha256  # noqa: E402
 from likeness_pack.adapters.file_kinds import container_of  # noqa: E402
 from likeness_pack.adapters.header_torch import TorchContents, read_tensor  # noqa: E402
 from likeness_pack.adapters.inert_pickle import read_inert  # noqa: E402
@@ -84,11 +84,11 @@ def convert(source: Path, target: Path, *, force: bool = False, variant: str | N
         raise _refused(source.name, "tensors", f"none ({len(dropped)} other objects)", "choose a weight file")
     names = canonical_names(kept)
     tensors = {name: _tensor(source, places, kept[raw]) for name, raw in names.items()}
-    metadata = {"format": "pt", "likeness.source": source.name, "likeness.source_sha256": _sha256(source)}
+    metadata = {"format": "pt", "likeness.source": source.name, "likeness.source_sha256": file_sha256(source)}
     _write(tensors, target, metadata | ({"likeness.variant": variant} if variant else {}))
     for raw in kept.keys() - set(names.values()):
         dropped[raw] = "state of a trainer"
-    return Conversion(len(tensors), dropped, _sha256(target))
+    return Conversion(len(tensors), dropped, file_sha256(target))
 
 
 def _read(source: Path) -> tuple[Any, dict[str, int]]:
@@ -162,14 +162,6 @@ def _write(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) -
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def _refused(what: str, expected: str, found: str, cure: str) -> BadCheckpoint:

@@ -22,9 +22,10 @@ from likeness_pack.adapters.checkpoint import read_header  # noqa: E402  (the pa
 from likeness_pack.adapters.encoders.arcface_iresnet.family import ENCODER_ID, FAMILY, LEGAL_ID, SOURCE  # noqa: E402
 from likeness_pack.adapters.encoders.arcface_iresnet.onnx_file import read_onnx  # noqa: E402
 from likeness_pack.adapters.encoders.arcface_iresnet.onnx_weights import iresnet_weights  # noqa: E402
-from likeness_pack.adapters.encoders.arcface_iresnet.published import ENCODER_IDS, file_sha256  # noqa: E402
+from likeness_pack.adapters.encoders.arcface_iresnet.published import ENCODER_IDS  # noqa: E402
 from likeness_pack.adapters.errors import BadCheckpoint  # noqa: E402
 from likeness_pack.adapters.family import Match  # noqa: E402
+from likeness_pack.adapters.file_hash import file_sha256  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 

@@ -7,7 +7,6 @@ and image encoders inside are left out. Nothing of a pickle is run. Exit code 0:
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from likeness_pack.adapters.errors import BadCheckpoint  # noqa: E402
 from likeness_pack.adapters.families.restorerid.family import FAMILY  # noqa: E402
 from likeness_pack.adapters.families.restorerid.layout import PROJECTION, is_addition, narrowed  # noqa: E402
 from likeness_pack.adapters.family import Match  # noqa: E402
+from likeness_pack.adapters.file_hash import file_sha256  # noqa: E402
 from likeness_pack.adapters.header_torch import read_tensor  # noqa: E402
 from likeness_pack.adapters.nested import leaves  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
@@ -109,7 +109,7 @@ def convert(
     finally:
         partial.unlink(missing_ok=True)
     has_projection = any(name.startswith(PROJECTION) for name in written)
-    return Conversion(target, len(written), len(header.tensors) - len(written), has_projection, _sha256(target))
+    return Conversion(target, len(written), len(header.tensors) - len(written), has_projection, file_sha256(target))
 
 
 def _tensors(header: CheckpointHeader) -> dict[str, Tensor]:
@@ -132,14 +132,6 @@ def _recognised(header: CheckpointHeader) -> None:
     match = FAMILY.recognise(header)
     if not isinstance(match, Match):
         raise _refused(header.path.name, "RestorerID's checkpoint", match, "choose RestorerIDFull.ckpt")
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def _refused(what: str, expected: str, found: str, cure: str) -> BadCheckpoint:

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
-BLOCK = 1 << 20
+from ...adapters.file_hash import OnBlock, file_sha256
+
 _LEGACY_START, _LEGACY_SIZE = 0x100000, 0x10000
-OnBlock = Callable[[], None]
 
 
 def header_length(path: Path) -> int:
     """Bytes of JSON before the tensors of a safetensors file."""
     with path.open("rb") as file:
         return int.from_bytes(file.read(8), "little")
-
-
-def file_sha256(path: Path, start: int = 0, on_block: OnBlock | None = None) -> str:
-    """sha256 of a file from byte ``start``; ``on_block`` is called after each block and may raise to stop."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        while block := file.read(BLOCK):
-            digest.update(block)
-            if on_block is not None:
-                on_block()
-    return digest.hexdigest()
 
 
 def data_sha256(path: Path, on_block: OnBlock | None = None) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...adapters.checkpoint import CheckpointHeader
+from ...adapters.file_hash import OnBlock, file_sha256
 from . import checks
 from .checks import Finding, Part
-from .hashes import OnBlock, data_sha256, file_sha256, legacy_hash
+from .hashes import data_sha256, legacy_hash
 from .licences import normalised
 from .model_card import ModelCard, plain, read_card
 

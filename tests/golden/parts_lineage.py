@@ -7,9 +7,10 @@ from typing import Any
 
 from harness import DATA, Golden, part
 from likeness_pack.adapters.checkpoint import read_header
+from likeness_pack.adapters.file_hash import file_sha256
 from likeness_pack.evaluation.lineage.architecture import base_of_claims, base_of_tensors
 from likeness_pack.evaluation.lineage.checks import data_hash, drift
-from likeness_pack.evaluation.lineage.hashes import data_sha256, file_sha256, header_length, legacy_hash
+from likeness_pack.evaluation.lineage.hashes import data_sha256, header_length, legacy_hash
 from likeness_pack.evaluation.lineage.licences import lost
 from likeness_pack.evaluation.lineage.model_card import read_card
 from likeness_pack.evaluation.lineage.report import check_file

@@ -16,6 +16,7 @@ from likeness_pack.adapters.encoders.arcface_iresnet.onnx_file import read_onnx
 from likeness_pack.adapters.encoders.arcface_iresnet.onnx_weights import iresnet_weights
 from likeness_pack.adapters.encoders.topofr.arch import IResNet, IResNetConfig
 from likeness_pack.adapters.errors import BadCheckpoint
+from likeness_pack.adapters.file_hash import file_sha256
 from likeness_pack.faces.errors import LikenessError
 from sources import ROOT
 
@@ -258,12 +259,12 @@ def test_metadata_tell_source_and_id(tmp_path, tool, network, monkeypatch):
     source = Writer().write(tmp_path / "w600k_r50.onnx", network)
     plain = read_header(tool.convert(source, tmp_path / "a.safetensors").target).metadata
     assert plain["likeness.source"] == "w600k_r50.onnx"
-    assert plain["likeness.source_sha256"] == published.file_sha256(source)
+    assert plain["likeness.source_sha256"] == file_sha256(source)
     # A name alone is no proof of what a network was trained on.
     assert "likeness.encoder_id" not in plain
     named = tool.convert(source, tmp_path / "b.safetensors", encoder_id="arcface_mine")
     assert named.encoder == "arcface_mine"
-    monkeypatch.setitem(published.ENCODER_IDS, published.file_sha256(source), "arcface_buffalo_l")
+    monkeypatch.setitem(published.ENCODER_IDS, file_sha256(source), "arcface_buffalo_l")
     known = tool.convert(source, tmp_path / "c.safetensors")
     assert known.encoder == "arcface_buffalo_l"
     assert registry.load(known.target, "encoder").id == "arcface_buffalo_l"

@@ -9,10 +9,11 @@ import pytest
 import torch
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.checkpoint import read_header
+from likeness_pack.adapters.file_hash import file_sha256
 from likeness_pack.adapters.model_table import published_files
 from likeness_pack.adapters.report import DetectionReport
 from likeness_pack.evaluation.lineage.checks import Part
-from likeness_pack.evaluation.lineage.hashes import data_sha256, file_sha256
+from likeness_pack.evaluation.lineage.hashes import data_sha256
 from likeness_pack.evaluation.lineage.licences import lost, normalised, restrictions, strictest
 from likeness_pack.evaluation.lineage.loading import licence_lines
 from likeness_pack.evaluation.lineage.model_card import BadModelCard, card_beside, read_card

@@ -1,0 +1,22 @@
+"""The hash that tells published files apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+BLOCK = 1 << 20
+OnBlock = Callable[[], None]
+
+
+def file_sha256(path: Path, start: int = 0, on_block: OnBlock | None = None) -> str:
+    """sha256 of a file in hex, from byte ``start``; ``on_block`` is called after each block and may raise to stop."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(start)
+        while block := file.read(BLOCK):
+            digest.update(block)
+            if on_block is not None:
+                on_block()
+    return digest.hexdigest()
