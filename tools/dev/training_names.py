@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -82,7 +82,8 @@ def default(field: Field[Any]) -> str:
     value = field.default if field.default_factory is MISSING else field.default_factory()
     if value is None or value == "":
         return "empty"
-    return f"`{json.dumps(list(asdict(value).values()) if is_dataclass(value) else value)}`"
+    parts = [getattr(value, one.name) for one in fields(value)] if is_dataclass(value) else value
+    return f"`{json.dumps(parts)}`"
 
 
 def with_tables(text: str) -> str:
