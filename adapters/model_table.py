@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from .errors import MissingModelFile
+from .file_hash import file_sha256
 
 TABLE = Path(__file__).with_name("models.json")
 
@@ -133,7 +133,7 @@ def published_variant(path: Path, size: int, family: str) -> str | None:
     if len(of_size) == 1:
         return of_size.pop()
     hashes = {row.sha256: row.variant for row in rows if row.sha256 is not None and row.size in (None, size)}
-    return hashes.get(_sha256(path)) if hashes else None
+    return hashes.get(file_sha256(path)) if hashes else None
 
 
 def missing_file_error(file_id: str, found: str = "no such file") -> MissingModelFile:
@@ -147,11 +147,3 @@ def missing_file_error(file_id: str, found: str = "no such file") -> MissingMode
         found=found,
         cure=f"get it from {row.hub} {row.repo}{revision} and put it there under any name or sub-folder",
     )
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
