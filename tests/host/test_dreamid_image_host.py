@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from host_inprocess import engine, fill_seeded
+from host_inprocess import engine
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.encoders.topofr.arch import IResNet, IResNetConfig
 from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch, MissingModelFile, PatchIncomplete
@@ -32,6 +32,7 @@ from likeness_pack.training.dreamid_losses import renoised
 from likeness_pack.training.dreamid_unet import Conditions, SwapModel, random_base, started
 from likeness_pack.training.dreamid_unet import fill_seeded as fill_model
 from safetensors.torch import save_file
+from small_vae import small_vae, small_vae_tensors
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,14 +40,6 @@ LEVELS, CONTEXT, EMBEDDED, HEADS, SCALE = (32, 32, 64, 64), 24, 16, 16, 0.18215
 FACTS = DreamIdFacts(face_encoder="drawn", base="test", head_channels=HEADS, steps=1, triplets=1, size=64)
 TEXT = torch.randn(1, 5, CONTEXT, generator=torch.Generator().manual_seed(8))
 PROMPT = [[TEXT, {}]]
-
-
-def taesd() -> dict[str, Tensor]:
-    """The host's small VAE, with seeded weights."""
-    engine()
-    network = importlib.import_module("comfy.taesd.taesd").TAESD()
-    fill_seeded(network)
-    return {**network.state_dict(), "vae_scale": torch.tensor(SCALE)}
 
 
 class Trained:
@@ -63,8 +56,7 @@ class Trained:
         path = folder / "standin.safetensors"
         save_model(path, self.model, facts, torch.float32)
         self.loaded = LoadedAdapter(registry.load(path, kind="adapter"))
-        with torch.inference_mode():
-            self.vae = importlib.import_module("comfy.sd").VAE(sd=taesd())
+        self.vae = small_vae()
 
     def apply(self, count: int = 1, marks: bool = True, options: SwapOptions | None = None, **other: Any) -> Any:
         given = {
@@ -329,7 +321,7 @@ class Command:
 
         build_triplets(persons, proxy, look, folder / "triplets", build)
         base = random_base(LEVELS, CONTEXT, HEADS, 1)
-        vae = {f"first_stage_model.{name}": one.contiguous() for name, one in taesd().items()}
+        vae = {f"first_stage_model.{name}": one.contiguous() for name, one in small_vae_tensors().items()}
         save_file(
             {f"model.diffusion_model.{name}": one for name, one in base.items()} | vae, folder / "base.safetensors"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from host_inprocess import conditioning, engine, fill_seeded, tiny_model
+from host_inprocess import conditioning, engine, tiny_model
 from identities import arcface_identity
 from likeness_pack import nodes as ours
 from likeness_pack.adapters import registry
@@ -38,6 +38,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sample_faces import face_crops
 from server_fixtures import Server, text_of
+from small_vae import small_vae, small_vae_tensors
 from torch import Tensor
 
 SETTINGS = {
@@ -46,18 +47,9 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def taesd() -> dict[str, Tensor]:
-    """The host's small VAE for SD1.5, with seeded weights."""
-    engine()
-    network = importlib.import_module("comfy.taesd.taesd").TAESD()
-    fill_seeded(network)
-    return {**network.state_dict(), "vae_scale": torch.tensor(0.18215)}
-
-
 @pytest.fixture(scope="module")
 def vae() -> Any:
-    with torch.inference_mode():
-        return importlib.import_module("comfy.sd").VAE(sd=taesd())
+    return small_vae()
 
 
 @pytest.fixture(scope="module")
@@ -282,9 +274,8 @@ def test_the_degrade_node_gives_what_the_model_says(folder: Path) -> None:
 
 def test_the_command_trains_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_lafr = importlib.import_module("likeness_pack.tools.train_lafr")
-    save_file(
-        {f"first_stage_model.{name}": value.contiguous() for name, value in taesd().items()}, tmp_path / "m.safetensors"
-    )
+    vae = {f"first_stage_model.{name}": value.contiguous() for name, value in small_vae_tensors().items()}
+    save_file(vae, tmp_path / "m.safetensors")
     command = ["--pictures", str(folder), "--vae", str(tmp_path / "m.safetensors"), "--size", "64", "--steps", "6",
                "--batch", "2", "--hidden", "32", "--codes", "32", "--warmup", "2", "--tell-every", "3",
                "--device", "cpu", "--output", str(tmp_path / "out" / "a.safetensors")]  # fmt: skip

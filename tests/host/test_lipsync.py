@@ -16,7 +16,7 @@ import pytest
 import torch
 from clip_files import frame_times, packets, write_raw_clip
 from clip_people import GREEN, RED, ColourDetector, frame_of
-from host_inprocess import engine, fill_seeded
+from host_inprocess import engine
 from identities import arcface_identity, transface_identity
 from likeness_pack import nodes as ours
 from likeness_pack.adapters.audio_features import AudioFeatures
@@ -58,6 +58,7 @@ from likeness_pack.nodes.lipsync import (
 from likeness_pack.tools.standins.command import write_standin
 from musetalk_models import WIDTHS, adapter_of, model_of, write_musetalk, write_tensors, write_unavglip
 from pack import ROOT
+from small_vae import small_vae
 from tiny_parser import tiny_parser
 from torch import Tensor
 
@@ -107,12 +108,7 @@ def vae() -> SmallVae:
 
 @pytest.fixture(scope="module")
 def taesd() -> Any:
-    """The host's small VAE for SD1.5, with seeded weights."""
-    engine()
-    network = importlib.import_module("comfy.taesd.taesd").TAESD()
-    fill_seeded(network)
-    with torch.inference_mode():
-        return importlib.import_module("comfy.sd").VAE(sd={**network.state_dict(), "vae_scale": torch.tensor(0.18215)})
+    return small_vae()
 
 
 def seeded(*shape: int, seed: int = 0) -> Tensor:

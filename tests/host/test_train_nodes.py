@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from host_inprocess import conditioning, engine, fill_seeded, tiny_model
+from host_inprocess import conditioning, engine, tiny_model
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.errors import BaseModelMismatch, MissingModelFile
 from likeness_pack.faces.errors import BadImage
-from likeness_pack.inject import drawn_model, model_folders, training_host
+from likeness_pack.inject import drawn_model, model_folders
 from likeness_pack.inject import lafr as host_lafr
 from likeness_pack.inject.host import stop_if_cancelled
 from likeness_pack.inject.lafr import BadPlace
@@ -26,6 +26,7 @@ from likeness_pack.training.loop import TrainingFailed
 from likeness_pack.training.plot import picture_tensor
 from PIL import Image
 from safetensors.torch import load_file
+from small_vae import small_vae
 from tiny_training import KnownDetector, photographs, tiny_drawn_weights
 
 ADAPTER = {
@@ -119,11 +120,7 @@ def test_a_cancelled_run_says_how_to_go_on_and_ends_with_the_same_weights(
 
 def test_photographs_train_an_adapter_on_the_hosts_model(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():
-        network = importlib.import_module("comfy.taesd.taesd").TAESD()
-        fill_seeded(network)
-        vae = importlib.import_module("comfy.sd").VAE(
-            sd={**network.state_dict(), "vae_scale": torch.tensor(training_host.LATENT_SCALE)}
-        )
+        vae = small_vae()
         model, positive = tiny_model("SD15"), conditioning("SD15")
     before = {name: value.clone() for name, value in model.model.diffusion_model.state_dict().items()}
     given = {"model": model, "vae": vae, "positive": positive, "detector": KnownDetector(), "source": "folder"}
