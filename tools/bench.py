@@ -1,4 +1,4 @@
-"""Benchmarks as ratios: ``python tools/bench.py [--device cpu|cuda] [--rounds N] [--json FILE] [--publish]``.
+"""Benchmarks as ratios: ``python tools/bench.py [--device cpu|cuda] [--rounds N] [--json FILE] [--publish [JSON ..]]``.
 
 Needs a clone with its tests. With COMFYUI_PATH the models are those of that ComfyUI, and the families that only a newer
 one has are measured as well.
@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,8 +24,10 @@ from likeness_path import register  # noqa: E402
 
 register()
 
+from likeness_pack.tools.benchmarks.content import add, completed, merged, started  # noqa: E402
+from likeness_pack.tools.benchmarks.coverage import reasons  # noqa: E402
 from likeness_pack.tools.benchmarks.registry import ON_CPU, STEPS, TOPICS  # noqa: E402
-from likeness_pack.tools.benchmarks.report import completed, publish  # noqa: E402
+from likeness_pack.tools.benchmarks.report import publish  # noqa: E402
 from likeness_pack.tools.benchmarks.rows import NotMeasured, Row, Task  # noqa: E402
 
 
@@ -38,48 +39,51 @@ def main() -> int:
     parser.add_argument("--topic", choices=tuple(TOPICS), action="append", help="only this; may be given again")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json", help="where the figures go")
     parser.add_argument(
-        "--add", type=Path, action="append", default=[], help="figures of an earlier run of other topics"
+        "--publish",
+        type=Path,
+        nargs="*",
+        metavar="JSON",
+        help="renew docs/benchmarks.{json,md,png}: of this run, or of the named runs, and then nothing is measured",
     )
-    parser.add_argument("--publish", action="store_true", help="renew docs/benchmarks.{json,md,png} as well")
     options = parser.parse_args()
+    if options.publish:
+        renew_docs(options.publish)
+        return 0
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no CUDA device that torch sees")
     torch.set_num_threads(1)
     os.environ["LIKENESS_DEVICE"] = options.device
-    content: dict[str, Any] = {"setting": setting(options.device), "ratios": [], "not_measured": {}}
-    content["setting"] |= {"machine": machine(), "rounds": options.rounds}
-    for file in options.add:
-        add(content, json.loads(file.read_text(encoding="utf-8")))
-    for found in measured(options.device, options.rounds, options.topic or tuple(TOPICS)):
-        print(found.as_text(), flush=True)
-        if isinstance(found, NotMeasured):
-            content["not_measured"][found.subject] = found.reason
-        else:
-            content["ratios"].append(found.as_json())
+    found = {**setting(options.device), "machine": machine(), "rounds": options.rounds}
+    content = started(found, reasons(newer_host()))
+    for row in measured(options.device, options.rounds, options.topic or tuple(TOPICS)):
+        print(row.as_text(), flush=True)
+        add(content, row)
         # After each row, so that a run that is stopped keeps what it has.
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if options.publish:
-        from likeness_pack.adapters import registry
-
-        families = [family.id for family in registry.families("adapter")]
-        publish(completed(content, families, [name for name in TOPICS if name not in STEPS]), ROOT / "docs")
+    if options.publish is not None:
+        renew_docs([options.json])
     return 0
 
 
-def add(content: dict[str, Any], earlier: dict[str, Any]) -> None:
-    """Take the figures of an earlier run; both must have one setting."""
-    ours, theirs = ({**one["setting"], "machine": ""} for one in (content, earlier))
-    if ours != theirs:
-        raise SystemExit(f"the earlier run had another setting: {earlier['setting']}")
-    content["ratios"] += earlier["ratios"]
-    content["not_measured"] |= earlier["not_measured"]
+def renew_docs(files: Sequence[Path]) -> None:
+    """Write the page, the plot and the figures of some runs into docs."""
+    from likeness_pack.adapters import registry
+
+    everything = merged(json.loads(file.read_text(encoding="utf-8")) for file in files)
+    families = [family.id for family in registry.families()]
+    publish(completed(everything, families, [name for name in TOPICS if name not in STEPS]), ROOT / "docs")
+
+
+def newer_host() -> bool:
+    """Whether the ComfyUI under measure has Flux, Wan and HunyuanVideo."""
+    from host_inprocess import engine
+
+    return bool(engine().has_wrappers)
 
 
 def setting(device: str) -> dict[str, object]:
     """Device, dtype and versions; imports the engine."""
-    from host_inprocess import engine
-
-    host = "upstream" if engine().has_wrappers else "the comfyui package"
+    host = "upstream" if newer_host() else "the comfyui package"
     found: dict[str, object] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {platform.machine()}",
         "dtype": "float32",

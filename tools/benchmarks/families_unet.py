@@ -64,32 +64,48 @@ def garment(folder: Path) -> Iterator[Case]:
     yield Case("dreamfit", "DreamFit, SD1.5", model, loaded, path.stat().st_size, apply, sd15(), people=(1,))
 
 
+class Exemplar:
+    """AM-Adapter on a tiny model, with a second model that sees the exemplar.
+
+    Args:
+        path: where the matcher's file goes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from host_inprocess import tiny_model
+        from likeness_pack.adapters import registry
+        from likeness_pack.adapters.families.am_adapter.arch import Matcher
+        from likeness_pack.inject.loaded import LoadedAdapter
+        from safetensors.torch import save_file
+
+        self.path, self.model, self.other = path, tiny_model("SD15"), tiny_model("SD15", seed=7)
+        shapes = {name: value.shape for name, value in Matcher((9, 16, 32, 16, 8)).state_dict().items()}
+        save_file({name: seeded(*shape, seed=3) * 0.4 for name, shape in shapes.items()}, path)
+        self.loaded: Any = LoadedAdapter(registry.load(path, kind="adapter"))
+        maps = torch.zeros(2, 3, 64, 64)
+        maps[0, 0, :, 24:], maps[1, 0, 40:] = 1, 1
+        self.maps = maps[0], maps[1]
+
+    def apply(self, strength: float, first: int, controls: Any = None) -> Any:
+        """MODEL for the exemplar of a number."""
+        from likeness_pack.inject.am_adapter import MatchOptions, apply_am_adapter
+        from likeness_pack.inject.exemplar_pass import Trajectory
+
+        trajectory = Trajectory(torch.tensor([0.03, 1.0, 15.0]), seeded(3, 4, 8, 8, seed=first))
+        options, matcher = MatchOptions(strength=strength), self.loaded.adapter
+        return apply_am_adapter(self.model, self.other, matcher, trajectory, self.maps, options, controls)
+
+
 def exemplar(folder: Path) -> Iterator[Case]:
     """AM-Adapter: the exemplar's pass through a second model is part of each step."""
-    from host_inprocess import tiny_model
-    from likeness_pack.adapters import registry
-    from likeness_pack.adapters.families.am_adapter.arch import Matcher
-    from likeness_pack.inject.am_adapter import MatchOptions, apply_am_adapter
-    from likeness_pack.inject.exemplar_pass import Trajectory
-    from likeness_pack.inject.loaded import LoadedAdapter
-    from safetensors.torch import save_file
-
-    model, other, path = tiny_model("SD15"), tiny_model("SD15", seed=7), folder / "matcher.safetensors"
-    shapes = {name: value.shape for name, value in Matcher((9, 16, 32, 16, 8)).state_dict().items()}
-    save_file({name: seeded(*shape, seed=3) * 0.4 for name, shape in shapes.items()}, path)
-    loaded = LoadedAdapter(registry.load(path, kind="adapter"))
-    matcher: Any = loaded.adapter
-    maps = torch.zeros(2, 3, 64, 64)
-    maps[0, 0, :, 24:], maps[1, 0, 40:] = 1, 1
+    one = Exemplar(folder / "matcher.safetensors")
 
     def apply(people: int, strength: float, first: int) -> Any:
-        trajectory = Trajectory(torch.tensor([0.03, 1.0, 15.0]), seeded(3, 4, 8, 8, seed=first))
-        options = MatchOptions(strength=strength)
-        return apply_am_adapter(model, other, matcher, trajectory, (maps[0], maps[1]), options)
+        return one.apply(strength, first)
 
-    size = path.stat().st_size
+    size, beside = one.path.stat().st_size, (one.other,)
     subject = "AM-Adapter, SD1.5"
-    yield Case("am_adapter", subject, model, loaded, size, apply, sd15(), people=(1,), beside=(other,))
+    yield Case("am_adapter", subject, one.model, one.loaded, size, apply, sd15(), people=(1,), beside=beside)
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,19 @@
-"""Topics that need no sampled model: detection by detector, swaps, restoration, the import."""
+"""Topics of whole pictures: swaps, restoration, lip-sync, and the import of the pack."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from likeness_pack.evaluation.benchmark import Ratio, time_ratios
+from likeness_pack.evaluation.benchmark import Ratio
 from torch import Tensor
 
-from .rows import Found, NotMeasured, Row, Task, rows_of
+from .networks import timed
+from .rows import Found, Row, Task
 
 FACES = 8
-
-
-def detecting(task: Task) -> Found:
-    """Eight pictures at once against one by one, and each detector against MTCNN; 512 x 512."""
-    from likeness_pack.adapters.detectors import packages
-    from skimage import data
-
-    picture = torch.from_numpy(data.astronaut()).float()[None] / 255
-    pictures = torch.cat([picture.roll(shift, 2) for shift in range(0, 64, 8)])
-    mtcnn = packages.load("mtcnn", [])
-    few = max(2, task.rounds // 3)
-
-    def one_by_one() -> object:
-        return [mtcnn(pictures[i : i + 1], 0.9) for i in range(len(pictures))]
-
-    batch = {"time, batch of 8 / one by one": lambda: mtcnn(pictures, 0.9)}
-    yield from _timed(task, "detection", "MTCNN", one_by_one, batch, few)
-    against = {"time, one picture / MTCNN": partial(_drawn_retinaface(), picture, 0.9)}
-    subject = "RetinaFace ResNet-50, drawn weights, no face found"
-    yield from _timed(task, "detection", subject, lambda: mtcnn(picture, 0.9), against, few)
-    yield NotMeasured("DamoFD", "its sizes come from its file, which is no part of the project")
-    yield NotMeasured("insightface's detectors", "they need files that are no part of the project")
-
-
-def _drawn_retinaface() -> Any:
-    """The published network with drawn weights; what depends on faces found is left out of its time."""
-    from likeness_pack.adapters.detectors.retinaface.arch import RetinaFace
-    from likeness_pack.adapters.detectors.retinaface.detector import RetinaFaceDetector
-
-    torch.manual_seed(0)
-    network = RetinaFace().eval()
-    for name, weight in network.named_parameters():
-        if name.startswith("ClassHead.") and name.endswith(".conv1x1.weight"):
-            torch.nn.init.zeros_(weight)
-    return RetinaFaceDetector(network)
 
 
 def swapping(task: Task) -> Found:
@@ -67,16 +33,17 @@ def swapping(task: Task) -> Found:
     small = registry.load(write_reswapper(task.folder / "swapper.pth"), kind="swapper", variant="128")
     wide = ReSwapper(SwapNetwork(), torch.eye(512), 128)
     for subject, swapper, side, few in (
-        ("stand-in of small width", small, 64, task.rounds),
-        ("published width, drawn weights", wide, 128, max(2, task.rounds // 3)),
+        ("ReSwapper, stand-in of small width", small, 64, task.rounds),
+        ("ReSwapper, published width, drawn weights", wide, 128, 2),
     ):
         crops = torch.rand(FACES, 3, side, side, generator=chance)
         one, all_of_them = (partial(_swapped, swapper, crops, source, step) for step in (1, FACES))
         name = "faces a second, batch of 8 / one by one"
-        yield from _speed(task, "swap", subject, all_of_them, {name: one}, few)
+        yield from timed(task, "swap", "reswapper", subject, all_of_them, {name: one}, few)
     one, all_of_them = (partial(_frames, small, step) for step in (1, FACES))
     name = "frames a second of cut, swap and paste, batch of 8 / one by one"
-    yield from _speed(task, "swap", "stand-in of small width", all_of_them, {name: one}, task.rounds)
+    subject = "ReSwapper, stand-in of small width"
+    yield from timed(task, "swap", "reswapper", subject, all_of_them, {name: one}, task.rounds)
 
 
 def _swapped(swapper: Any, crops: Tensor, source: Tensor, step: int) -> object:
@@ -113,9 +80,11 @@ def restoring(task: Task) -> Found:
 
     name = "pictures a second, batch of 4 / one by one"
     subject = "LAFR, published size, drawn weights"
-    yield from _speed(task, "restore", subject, partial(aligned, 4), {name: partial(aligned, 1)}, task.rounds)
-    one, four = _restorations(task)
-    yield from _speed(task, "restore", "RestorerID, SD1.5, two steps", four, {name: one}, max(2, task.rounds // 3))
+    one = {name: partial(aligned, 1)}
+    yield from timed(task, "restore", "lafr", subject, partial(aligned, 4), one, task.rounds)
+    single, four = _restorations(task)
+    subject = "RestorerID, SD1.5, two steps"
+    yield from timed(task, "restore", "restorerid", subject, four, {name: single}, max(2, task.rounds // 2))
 
 
 def _restorations(task: Task) -> tuple[Callable[[], object], Callable[[], object]]:
@@ -134,6 +103,45 @@ def _restorations(task: Task) -> tuple[Callable[[], object], Callable[[], object
     return lambda: [sampled.run(one, 2) for _ in range(4)], lambda: whole.run(four, 2)
 
 
+def exchanging(task: Task) -> Found:
+    """DreamID: four targets in one run of SwapNet against one by one, without the VAE."""
+    from likeness_pack.inject.dreamid import SwapOptions
+
+    from .families_more import DreamIdSwap
+    from .families_unet import seeded
+    from .sampling import Sampled
+
+    swap = DreamIdSwap(task.folder / "dreamid_pictures.safetensors")
+    models = {count: swap.apply(count, 0, SwapOptions(1)).model for count in (1, 4)}
+    noise = {count: seeded(count, 4, 8, 8, seed=5) for count in (1, 4)}
+
+    def swapped(count: int) -> object:
+        sampled = Sampled(noise[count], swap.text, swap.text, 1.0)
+        return [sampled.run(models[count], 2) for _ in range(4 // count)]
+
+    one = {"pictures a second, batch of 4 / one by one": partial(swapped, 1)}
+    subject = "DreamID, SD2.1, two steps"
+    yield from timed(task, "swap by steps", "dreamid", subject, partial(swapped, 4), one, task.rounds)
+
+
+def speaking(task: Task) -> Found:
+    """MuseTalk's network on eight frames at once against one by one."""
+    from musetalk_models import model_of, write_musetalk
+
+    from .families_unet import LipCalls, seeded
+
+    model = model_of(write_musetalk(task.folder / "lips.safetensors"), "v15")
+    latents, sound = seeded(FACES, 8, 32, 32), seeded(FACES, 50, 384, seed=1)
+
+    def painted(step: int) -> object:
+        parts = [slice(i, i + step) for i in range(0, FACES, step)]
+        return [LipCalls(latents[one], sound[one]).run(model, 1) for one in parts]
+
+    one = {"frames a second, batch of 8 / one by one": partial(painted, 1)}
+    few = max(2, task.rounds // 2)
+    yield from timed(task, "lip-sync", "musetalk", "MuseTalk, without VAE", partial(painted, FACES), one, few)
+
+
 def importing(task: Task) -> Found:
     """What the pack adds to the start of a ComfyUI."""
     from import_cost import measure
@@ -144,17 +152,3 @@ def importing(task: Task) -> Found:
         shares = sorted(cost.share for cost in costs)
         ratio = Ratio("import of the pack / import of the engine", shares[len(shares) // 2], shares[0], shares[-1])
         yield Row("import", "", name, 0, ratio.name, ratio)
-
-
-def _timed(
-    task: Task, topic: str, subject: str, base: Callable[[], object], variants: dict[str, Any], rounds: int
-) -> Iterator[Row]:
-    for ratio in time_ratios(base, variants, torch.device(task.device), rounds):
-        yield from rows_of(topic, subject, ratio.name, [ratio])
-
-
-def _speed(
-    task: Task, topic: str, subject: str, fast: Callable[[], object], slow: dict[str, Any], rounds: int
-) -> Iterator[Row]:
-    """Speed of ``fast`` against the others': their times against its own."""
-    yield from _timed(task, topic, subject, fast, slow, rounds)

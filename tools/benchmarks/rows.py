@@ -17,7 +17,7 @@ class Row:
 
     Attributes:
         topic: which part of the project, ``step`` for a sampled model with an adapter.
-        family: id of the adapter's family, or empty.
+        family: id of the file's family, or empty.
         subject: what was measured.
         people: number of identities, 0 where that has no meaning.
         measure: the quantity whose ratio it is.
@@ -79,7 +79,7 @@ Found = Iterator[Row | NotMeasured]
 Topic = Callable[[Task], Found]
 
 
-def rows_of(topic: str, subject: str, measure: str, ratios: list[Ratio]) -> Iterator[Row]:
-    """Rows of a topic without families."""
+def rows_of(topic: str, subject: str, measure: str, ratios: list[Ratio], family: str = "") -> Iterator[Row]:
+    """Rows that have no number of people."""
     for ratio in ratios:
-        yield Row(topic, "", subject, 0, measure, ratio)
+        yield Row(topic, family, subject, 0, measure, ratio)

@@ -8,25 +8,26 @@ from collections.abc import Iterator
 import torch
 from likeness_pack.evaluation.benchmark import Ratio, count_ratio, time_ratios
 
-from .families import NEEDS_NEWER, WITHOUT_STEP, Case, unet_cases
-from .rows import STEP, Found, NotMeasured, Row, Task
-from .sampling import device_waits, step_cost, step_time_ratios
+from .families import Case, unet_cases
+from .families_unet import seeded
+from .rows import STEP, Found, Row, Task
+from .sampling import Sampled, device_waits, step_cost, step_time_ratios
 
 OPERATIONS, SYNCHRONISATIONS, TIME = "operations", "synchronisations added", "step time"
 APPLYING, WEIGHTS = "apply time", "weights held"
+# Channels of the first level of the wider SDXL; the published one has 320.
+WIDE = 64
 
 
 def unet_steps(task: Task) -> Found:
-    """Every family on a UNet that patches a sampled model; the others with their reason."""
-    from .families_unet import BUILDERS
+    """Every family on a UNet that changes a sampled model."""
+    from . import families_more, families_unet
 
     for case in unet_cases(task.folder):
         yield from measured(case, task)
-    for build in BUILDERS.values():
+    for build in (*families_unet.BUILDERS.values(), *families_more.BUILDERS.values()):
         for case in build(task.folder):
             yield from measured(case, task)
-    for family, reason in WITHOUT_STEP.items():
-        yield NotMeasured(family, reason)
 
 
 def transformer_steps(task: Task) -> Found:
@@ -36,26 +37,54 @@ def transformer_steps(task: Task) -> Found:
     from .families_dit import BUILDERS
 
     if not engine().has_wrappers:
-        for family, name in NEEDS_NEWER.items():
-            yield NotMeasured(family, f"this ComfyUI has no {name}; set COMFYUI_PATH and COMFYUI_PYTHON")
         return
     for build in BUILDERS.values():
         for case in build(task.folder):
             yield from measured(case, task)
 
 
+def controlling(task: Task) -> Found:
+    """The plain models against themselves: how far from 1 a time may be by chance."""
+    from host_inprocess import conditioning, tiny_model
+
+    for kind in ("SD15", "SDXL"):
+        model = tiny_model(kind)
+        texts = [conditioning(kind, seed=seed) for seed in (1, 2)]
+        sampled = Sampled(seeded(1, 4, 8, 8, seed=5), *texts)
+        times = step_time_ratios(sampled, model, {1: model.clone()}, task.device, task.rounds)
+        yield Row("control", "", f"the plain {kind} model against itself", 0, TIME, times[1])
+
+
+def wide_steps(task: Task) -> Found:
+    """FaceID on SDXL at a latent of 512 x 512 and twice the width, where the model's own work weighs more."""
+    from host_inprocess import conditioning, tiny_model
+    from identities import arcface_identity
+    from likeness_pack.adapters import registry
+    from likeness_pack.inject.apply import ApplyOptions, apply_identity
+    from likeness_pack.inject.loaded import LoadedAdapter
+    from tiny_adapters import write_faceid
+
+    model = tiny_model("SDXL", WIDE)
+    loaded = LoadedAdapter(registry.load(write_faceid(task.folder / "wide.bin", "SDXL", WIDE, tokens=16)))
+    patched = apply_identity(model, loaded, arcface_identity(0), ApplyOptions(lora_strength=0.0))
+    sampled = Sampled(seeded(1, 4, 64, 64, seed=5), conditioning("SDXL", seed=1), conditioning("SDXL", seed=2))
+    times = step_time_ratios(sampled, model, {1: patched}, task.device, max(3, task.rounds // 2))
+    yield Row("512 x 512", "ip_adapter_faceid", f"FaceID of 16 tokens, SDXL at width {WIDE}", 1, TIME, times[1])
+
+
 def measured(case: Case, task: Task) -> Iterator[Row]:
     """All rows of one family."""
     patched = {people: case.apply(people, 1.0, 0) for people in case.people}
     plain = step_cost(case.sampled, case.model)
+    waits = plain.synchronisations if task.device == "cpu" else device_waits(case.sampled, case.model, task.device)
     for people, model in patched.items():
         cost, limit = step_cost(case.sampled, model), case.limits.get(people)
         ratio = count_ratio(f"{OPERATIONS}, {people} / none", cost.compute, plain.compute, limit)
         yield _row(case, people, OPERATIONS, ratio)
         if task.device == "cuda":
-            added = float(device_waits(case.sampled, model) - device_waits(case.sampled, case.model))
+            added = float(device_waits(case.sampled, model, "cuda") - waits)
         else:
-            added = float(cost.synchronisations - plain.synchronisations)
+            added = float(cost.synchronisations - waits)
         yield _row(case, people, SYNCHRONISATIONS, Ratio(f"{SYNCHRONISATIONS}, {people}", added, added, added, 0.0))
         yield _row(case, people, WEIGHTS, _held(case, model, people))
     times = step_time_ratios(case.sampled, case.model, patched, task.device, task.rounds)
