@@ -27,6 +27,7 @@ do not depend on width. On a CPU, times are the process's CPU time, which other 
 | `make bench DEVICE=cuda` | the same on a card: wall time after synchronising, and the waits that torch reports |
 | `python tools/bench.py --topic unet --rounds 20` | one topic with more rounds |
 | `python tools/bench.py --publish a.json b.json` | this page of earlier runs, such as of two ComfyUI |
+| `python tools/bench.py --publish docs/benchmarks.json new.json` | this page with the rows of a new run |
 | `python -m pytest -m cuda tests/host` | a card against the CPU in three dtypes, and its waits in a step |
 
 `COMFYUI_PATH` and `COMFYUI_PYTHON` name a newer ComfyUI for the families on Flux, Wan and HunyuanVideo. The tests

@@ -45,14 +45,15 @@ def transformer_steps(task: Task) -> Found:
 
 def controlling(task: Task) -> Found:
     """The plain models against themselves: how far from 1 a time may be by chance."""
-    from host_inprocess import conditioning, tiny_model
+    from host_inprocess import Kind, conditioning, tiny_model
 
-    for kind in ("SD15", "SDXL"):
+    kinds: dict[Kind, str] = {"SD15": "SD1.5", "SDXL": "SDXL"}
+    for kind, name in kinds.items():
         model = tiny_model(kind)
         texts = [conditioning(kind, seed=seed) for seed in (1, 2)]
         sampled = Sampled(seeded(1, 4, 8, 8, seed=5), *texts)
         times = step_time_ratios(sampled, model, {1: model.clone()}, task.device, task.rounds)
-        yield Row("control", "", f"the plain {kind} model against itself", 0, TIME, times[1])
+        yield Row("control", "", f"the plain {name} model against itself", 0, TIME, times[1])
 
 
 def wide_steps(task: Task) -> Found:
