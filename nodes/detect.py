@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -54,14 +55,11 @@ class LikenessLoadDetector:
 
     def load(self, detector: str) -> tuple[LoadedDetector, str]:
         """Build the detector."""
-        from ..adapters import registry
         from ..adapters.detectors import packages as detector_packages
         from ..inject.loaded_networks import LoadedDetector
 
-        if detector_packages.is_package(detector):
-            built = detector_packages.load(detector, model_folders.folder_roots("insightface"))
-        else:
-            built = registry.load(model_folders.find_file(model_folders.DETECTORS, detector), kind="detector")
+        find = partial(model_folders.find_file, model_folders.DETECTORS)
+        built = detector_packages.load_named(detector, model_folders.folder_roots("insightface"), find)
         return LoadedDetector(built), detector_packages.describe(built)
 
 

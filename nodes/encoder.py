@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -56,14 +57,11 @@ class LikenessLoadEncoder:
 
     def load(self, encoder: str) -> tuple[LoadedEncoder, str]:
         """Build the encoder."""
-        from ..adapters import registry
         from ..adapters.encoders import packages as encoder_packages
         from ..inject.loaded_networks import LoadedEncoder
 
-        if encoder_packages.is_package(encoder):
-            built = encoder_packages.load(encoder, model_folders.folder_roots("insightface"))
-        else:
-            built = registry.load(model_folders.find_file(model_folders.ENCODERS, encoder), kind="encoder")
+        find = partial(model_folders.find_file, model_folders.ENCODERS)
+        built = encoder_packages.load_named(encoder, model_folders.folder_roots("insightface"), find)
         return LoadedEncoder(built), encoder_packages.describe(built)
 
 

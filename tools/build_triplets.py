@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from likeness_path import register
 
@@ -21,7 +20,6 @@ register()
 from likeness_pack.adapters import registry  # noqa: E402  (the package must be registered first)
 from likeness_pack.adapters.detectors import packages as detectors  # noqa: E402
 from likeness_pack.adapters.encoders import packages as encoders  # noqa: E402
-from likeness_pack.adapters.encoders.base import FaceEncoder  # noqa: E402
 from likeness_pack.adapters.swappers.base import FaceSwapper  # noqa: E402
 from likeness_pack.faces.types import FaceBatch  # noqa: E402
 from likeness_pack.tools.command_line import add_numbers, exit_code  # noqa: E402
@@ -49,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(chosen: argparse.Namespace) -> int:
-    encoder = _encoder(chosen)
-    reader = PhotoReader(_detector(chosen), encoder, chosen.size, _points() if chosen.points == "68" else None)
+    encoder = encoders.load_named(chosen.encoder, _packs(chosen))
+    detector = detectors.load_named(chosen.detector, _packs(chosen))
+    reader = PhotoReader(detector, encoder, chosen.size, _points() if chosen.points == "68" else None)
     swapper = _swapper(chosen.swapper)
     persons, left_out = read_persons(chosen.photos, reader)
     for name, reason in left_out.items():
@@ -69,20 +68,6 @@ def _build(chosen: argparse.Namespace) -> int:
     report = build_triplets(persons, proxy, reader, chosen.output, options, _glasses(chosen, reader), told)
     print(f"{chosen.output}\n{report.as_text()}")
     return 0
-
-
-def _encoder(chosen: argparse.Namespace) -> FaceEncoder:
-    name: str = chosen.encoder
-    if encoders.is_package(name):
-        return encoders.load(name, _packs(chosen))
-    encoder: FaceEncoder = registry.load(Path(name), kind="encoder")
-    return encoder
-
-
-def _detector(chosen: argparse.Namespace) -> Any:
-    if detectors.is_package(chosen.detector):
-        return detectors.load(chosen.detector, _packs(chosen))
-    return registry.load(Path(chosen.detector), kind="detector")
 
 
 def _packs(chosen: argparse.Namespace) -> list[Path]:

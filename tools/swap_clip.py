@@ -168,15 +168,11 @@ def _swapper(chosen: argparse.Namespace) -> FaceSwapper:
 
 
 def _detector(chosen: argparse.Namespace) -> PlacedDetector:
-    if detector_packages.is_package(chosen.detector):
-        return PlacedDetector(detector_packages.load(chosen.detector, chosen.insightface), chosen.device)
-    return PlacedDetector(registry.load(Path(chosen.detector), "detector"), chosen.device)
+    return PlacedDetector(detector_packages.load_named(chosen.detector, chosen.insightface), chosen.device)
 
 
 def _encoder(chosen: argparse.Namespace) -> FaceEncoder:
-    if encoder_packages.is_package(chosen.encoder):
-        return encoder_packages.load(chosen.encoder, chosen.insightface)
-    built: FaceEncoder = _placed(registry.load(Path(chosen.encoder), "encoder"), chosen.device)
+    built: FaceEncoder = _placed(encoder_packages.load_named(chosen.encoder, chosen.insightface), chosen.device)
     return built
 
 

@@ -256,17 +256,13 @@ def _device(name: str) -> torch.device:
 
 
 def _encoder(config: RunConfig, name: str) -> Any:
-    if encoder_packages.is_package(name):
-        return encoder_packages.load(name, [config.folder])
-    path = config.folder / name if name else DEMO_WEIGHTS / DRAWN_ENCODER
-    return registry.load(path, kind="encoder")
+    if not name:
+        return registry.load(DEMO_WEIGHTS / DRAWN_ENCODER, kind="encoder")
+    return encoder_packages.load_named(name, [config.folder], config.folder.joinpath)
 
 
 def _detector(config: RunConfig) -> Any:
-    name = config.common.detector
-    if detector_packages.is_package(name):
-        return detector_packages.load(name, [config.folder])
-    return registry.load(config.folder / name, kind="detector")
+    return detector_packages.load_named(config.common.detector, [config.folder], config.folder.joinpath)
 
 
 def _values(path: Path) -> Mapping[str, Any]:

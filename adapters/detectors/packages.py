@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,18 @@ def load(name: str, roots: Sequence[Path]) -> Any:
     from .insightface.detector import load_insightface_detector
 
     return load_insightface_detector(roots, name.removeprefix(SCRFD))
+
+
+def load_named(name: str, roots: Sequence[Path], find: Callable[[str], Path] = Path) -> Any:
+    """Build the detector of a package, or of the file that ``find`` gives for any other name.
+
+    Raises the errors of `load`, of the registry and of ``find``.
+    """
+    if is_package(name):
+        return load(name, roots)
+    from .. import registry
+
+    return registry.load(find(name), kind="detector")
 
 
 def describe(detector: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UnknownCheckpoint
@@ -51,6 +51,19 @@ def load(name: str, roots: Sequence[Path]) -> FaceEncoder:
     from .arcface_insightface.encoder import find_pack, load_arcface
 
     return load_arcface(find_pack(name.removeprefix(ARCFACE), roots))
+
+
+def load_named(name: str, roots: Sequence[Path], find: Callable[[str], Path] = Path) -> FaceEncoder:
+    """Build the encoder of a package, or of the file that ``find`` gives for any other name.
+
+    Raises the errors of `load`, of the registry and of ``find``.
+    """
+    if is_package(name):
+        return load(name, roots)
+    from .. import registry
+
+    built: FaceEncoder = registry.load(find(name), kind="encoder")
+    return built
 
 
 def describe(encoder: FaceEncoder) -> str:
