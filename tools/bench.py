@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
@@ -52,6 +53,8 @@ def main() -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no CUDA device that torch sees")
     torch.set_num_threads(1)
+    # The engine says what it loads, many times a row.
+    logging.disable(logging.INFO)
     os.environ["LIKENESS_DEVICE"] = options.device
     found = {**setting(options.device), "machine": machine(), "rounds": options.rounds}
     content = started(found, reasons(newer_host()))
