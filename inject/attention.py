@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import host
+from . import beneath, host
 from .call_state import call_state
 from .memo import Memo
 from .orthogonal import OrthogonalTerm
@@ -73,10 +73,7 @@ class IdentityAttention(Shared):
     _residuals: Memo[ResidualTerms] = field(default_factory=lambda: Memo(limit=2), repr=False)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
-        if self.previous is None:
-            out = host.attention(q, k, v, extra["n_heads"], extra)
-        else:
-            out = self.previous(q, k, v, extra, **kwargs)
+        out = beneath.attention(self.previous, q, k, v, extra, **kwargs)
         state = call_state(extra)
         if state is not None:
             state.mark(SLOT, self.layer)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..adapters.families.am_adapter.arch import FoldedLayer, Matcher
 from ..adapters.families.am_adapter.attention import GRID, MatchBias, Mode, agreement_at, attend, hard_bias, soft_bias
 from ..faces.errors import LikenessError
-from . import host
+from . import beneath
 from .call_state import call_state
 from .exemplar_pass import BANKS_KEY, Key
 from .masks import LatentMask
@@ -112,9 +112,7 @@ class AugmentedAttention(Shared):
         return out[0] if len(out) == 1 else torch.cat(out)
 
     def _plain(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
-        if self.previous is None:
-            return host.attention(q, k, v, extra["n_heads"], extra)
-        return self.previous(q, k, v, extra, **kwargs)
+        return beneath.attention(self.previous, q, k, v, extra, **kwargs)
 
     def _augmented(
         self, q: Tensor, k: Tensor, v: Tensor, bank: Tensor, pattern: Sequence[int], heads: int

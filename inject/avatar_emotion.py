@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..adapters.adapter import BlockAttentionAdapter
-from ..adapters.errors import BaseModelMismatch, MissingModelFile
+from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.avatar_emotion.adapter import AvatarEmotionAdapter
 from ..adapters.families.avatar_emotion.layout import picture_sides
 from ..faces.errors import LikenessError
@@ -31,7 +31,7 @@ from .hunyuan_avatar import require_hunyuan_video
 from .hunyuan_avatar_call import AvatarCall
 from .hunyuan_avatar_character import picture_latents
 from .hunyuan_avatar_sound import CharacterMask
-from .loaded import LoadedAdapter
+from .loaded import LoadedAdapter, trained_adapter
 from .masks import checked_mask, frame_window
 from .memo import Memo
 from .patching import block_slot, clone_model, set_block_slot
@@ -163,15 +163,8 @@ def emotion_adapter(loaded: LoadedAdapter | None) -> AvatarEmotionAdapter:
     Raises:
         MissingModelFile: nothing is connected, or another adapter.
     """
-    adapter = None if loaded is None else loaded.adapter
-    if not isinstance(adapter, AvatarEmotionAdapter):
-        raise MissingModelFile(
-            "Avatar Emotion (AEM)",
-            expected="a trained emotion file in models/face_adapters, through 'Load Face Adapter'",
-            found="no adapter" if adapter is None else f"a file of {adapter.report.title}",
-            cure="train one with tools/train_avatar_emotion.py, since no trained file was ever published",
-        )
-    return adapter
+    cure = "train one with tools/train_avatar_emotion.py, since no trained file was ever published"
+    return trained_adapter(loaded, AvatarEmotionAdapter, "Avatar Emotion (AEM)", "emotion", cure)
 
 
 def emotion_latents(vae: Any, picture: Tensor, size: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..adapters.adapter import module_device_dtype
 from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.am_adapter.controlnext.arch import ControlNeXt, inject_control
+from . import beneath
 from .apply import guard_forward
 from .call_state import call_state
 from .layer_map import unet_layers
@@ -73,7 +74,9 @@ class ControlPass(Shared):
     def __call__(self, apply_model: Callable[..., Any], args: dict[str, Any], **kwargs: Any) -> Any:
         control = self.source.control(self.sampling.timestep(args["timestep"][:1]).float())
         options = {**args["c"].get("transformer_options", {}), CONTROL_KEY: control}
-        return call_beneath(self.previous, apply_model, {**args, "c": {**args["c"], "transformer_options": options}})
+        return beneath.model_call(
+            self.previous, apply_model, {**args, "c": {**args["c"], "transformer_options": options}}
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +131,3 @@ def put_injection(clone: Any, strength: float) -> None:
     patches = clone.model_options["transformer_options"].setdefault("patches", {})
     others = [patch for patch in patches.get(_HOOK, []) if not isinstance(patch, ControlInjection)]
     patches[_HOOK] = [*others, ControlInjection(strength)]
-
-
-def call_beneath(previous: Callable[..., Any] | None, apply_model: Callable[..., Any], args: dict[str, Any]) -> Any:
-    """Go on with a forward pass: through the wrapper that was there before, or to the model itself."""
-    if previous is None:
-        return apply_model(args["input"], args["timestep"], **args["c"])
-    return previous(apply_model, args)

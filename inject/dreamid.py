@@ -17,19 +17,18 @@ import torch
 from torch import Tensor
 
 from ..adapters.adapter import TokenOptions
-from ..adapters.errors import BaseModelMismatch, MissingModelFile
+from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.dreamid.adapter import DreamIdAdapter
 from ..adapters.families.dreamid.layout import timesteps_of
 from ..adapters.identity import Identity
 from ..faces.errors import BadImage, LikenessError
 from ..faces.images import as_rgb
-from . import attention
+from . import attention, beneath
 from .apply import guard_forward
 from .call_state import call_state
-from .controlnext import call_beneath
 from .dreamid_models import facenet_model, swapnet_model
 from .layer_map import UNetLayer, unet_layers
-from .loaded import LoadedAdapter
+from .loaded import LoadedAdapter, trained_adapter
 from .memo import Memo
 from .patching import attention_slot, clone_model, forward_wrapper, set_attention_slot
 from .reference_features import compute_dtype, run_pass
@@ -149,7 +148,7 @@ class TargetLatents(Shared):
             )
         pattern, pictures = row_pattern(args["c"].get("transformer_options", {}), x.shape[0])
         told = rows_of(self.latents, len(pattern), pictures).to(x)
-        return call_beneath(self.previous, apply_model, {**args, "c": {**args["c"], "c_concat": told}})
+        return beneath.model_call(self.previous, apply_model, {**args, "c": {**args["c"], "c_concat": told}})
 
 
 class _Recorder:
@@ -172,15 +171,10 @@ def dreamid_of(loaded: LoadedAdapter | None) -> DreamIdAdapter:
     Raises:
         MissingModelFile: nothing is connected, or another adapter.
     """
-    adapter = None if loaded is None else loaded.adapter
-    if loaded is None or not isinstance(adapter, DreamIdAdapter):
-        raise MissingModelFile(
-            "Apply DreamID",
-            expected="a trained DreamID file in models/face_adapters, through 'Load Face Adapter'",
-            found="no adapter" if adapter is None else f"a file of {adapter.report.title}",
-            cure="train one with tools/train_dreamid.py, since no weights of DreamID were ever published",
-        )
-    loaded.managed.load()
+    cure = "train one with tools/train_dreamid.py, since no weights of DreamID were ever published"
+    adapter = trained_adapter(loaded, DreamIdAdapter, "Apply DreamID", "DreamID", cure)
+    if loaded is not None:
+        loaded.managed.load()
     return adapter
 
 

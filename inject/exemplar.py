@@ -99,9 +99,7 @@ class OfficialSteps(Shared):
         for number, level in enumerate(run):
             if self.visited is not None:
                 self.visited(latent)
-            clean, noise = predict(model, latent, level.sigma, extra_args or {})
-            if callback is not None:
-                callback({"x": latent, "i": number, "sigma": level.sigma, "sigma_hat": level.sigma, "denoised": clean})
+            noise = _noise(model, latent, number, level.sigma, extra_args, callback)
             latent = ddim_step(latent, noise, level.alpha, level.alpha_next)
         return latent if asked[-1] == 0 else latent * (asked[-1] ** 2 + 1) ** 0.5
 
@@ -142,12 +140,25 @@ class Inversion(Shared):
     ) -> Tensor:
         latent = x
         for number, level in enumerate(reversed(self.run)):
-            clean, noise = predict(model, latent, level.sigma, extra_args or {})
-            if callback is not None:
-                callback({"x": latent, "i": number, "sigma": level.sigma, "sigma_hat": level.sigma, "denoised": clean})
+            noise = _noise(model, latent, number, level.sigma, extra_args, callback)
             latent = ddim_step(latent, noise, level.alpha_next, level.alpha)
         self.reached(latent)
         return latent
+
+
+def _noise(
+    model: Any,
+    latent: Tensor,
+    number: int,
+    sigma: float,
+    extra_args: dict[str, Any] | None,
+    callback: Callable[..., None] | None,
+) -> Tensor:
+    """The noise that the model sees in a latent; the host is told of the step."""
+    clean, noise = predict(model, latent, sigma, extra_args or {})
+    if callback is not None:
+        callback({"x": latent, "i": number, "sigma": sigma, "sigma_hat": sigma, "denoised": clean})
+    return noise
 
 
 def predict(model: Any, latent: Tensor, sigma: float, extra_args: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..adapters.errors import PatchIncomplete
 from ..faces.errors import LikenessError
-from .controlnext import call_beneath
+from . import beneath
 from .host import has_wrappers, model_management
 from .memo import Memo
 from .patching import clone_model
@@ -78,7 +78,7 @@ class AppearanceModel(Shared):
             "c": dict(conditions),
             "cond_or_uncond": conditions["transformer_options"]["cond_or_uncond"],
         }
-        return call_beneath(wrapper, model.apply_model, args)
+        return beneath.model_call(wrapper, model.apply_model, args)
 
 
 class CaptureNorm(Shared):
@@ -122,7 +122,7 @@ class ExemplarPass(Shared):
                 self.model.load_beside()
             options = {**options, BANKS_KEY: self.banks(args)}
             args = {**args, "c": {**args["c"], "transformer_options": options}}
-        return call_beneath(self.previous, apply_model, args)
+        return beneath.model_call(self.previous, apply_model, args)
 
     def banks(self, args: Mapping[str, Any]) -> dict[Key, Tensor]:
         """The inputs (chunks, L, C) of each self-attention of the exemplar, one row for each chunk of this call.

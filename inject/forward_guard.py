@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..adapters.errors import PatchIncomplete
+from . import beneath
 from .call_state import STATE_KEY, CallState, call_state
 from .host import has_wrappers
 from .managed import ManagedNetwork
@@ -70,10 +71,7 @@ class ForwardGuard(Shared):
 
         conditions = {**args["c"], "transformer_options": {**options, STATE_KEY: state}}
         inner = {**args, "c": conditions}
-        if self.previous is None:
-            out = counted(inner["input"], inner["timestep"], **conditions)
-        else:
-            out = self.previous(counted, inner)
+        out = beneath.model_call(self.previous, counted, inner)
         if ran:
             self._verify(state, options)
         return out

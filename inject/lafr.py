@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adapters.errors import BaseModelMismatch, MissingModelFile
+from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.lafr.adapter import LafrAdapter
 from ..adapters.families.lafr.one_step import sampler_start
 from ..faces.errors import LikenessError
 from .host import folder_paths
-from .loaded import LoadedAdapter
+from .loaded import LoadedAdapter, trained_adapter
 from .mean_latent import encode_mean
 from .model_folders import folder_roots, input_folder
 
@@ -33,15 +33,10 @@ def lafr_of(loaded: LoadedAdapter | None) -> LafrAdapter:
     Raises:
         MissingModelFile: nothing is connected, or another adapter.
     """
-    adapter = None if loaded is None else loaded.adapter
-    if loaded is None or not isinstance(adapter, LafrAdapter):
-        raise MissingModelFile(
-            "Align Latent (LAFR)",
-            expected="a trained LAFR file in models/face_adapters, through 'Load Face Adapter'",
-            found="no adapter" if adapter is None else f"a file of {adapter.report.title}",
-            cure="train one with 'Train LAFR' or tools/train_lafr.py, since its authors published no weights",
-        )
-    loaded.managed.load()
+    cure = "train one with 'Train LAFR' or tools/train_lafr.py, since its authors published no weights"
+    adapter = trained_adapter(loaded, LafrAdapter, "Align Latent (LAFR)", "LAFR", cure)
+    if loaded is not None:
+        loaded.managed.load()
     return adapter
 
 

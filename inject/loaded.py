@@ -16,6 +16,7 @@ from ..adapters.adapter import (
     GatedAttentionAdapter,
     TokenOptions,
 )
+from ..adapters.errors import MissingModelFile
 from ..adapters.identity import Identity
 from .host import low_rank_patches
 from .layer_map import UNetLayer
@@ -26,6 +27,7 @@ from .shared import Shared
 
 Projection = Callable[[Tensor], list[Pair]]
 Made = TypeVar("Made")
+Own = TypeVar("Own", bound=Adapter)
 
 
 class LoadedAdapter(Shared):
@@ -109,6 +111,30 @@ class LoadedAdapter(Shared):
             f"{names[index // 2]}.attn{index % 2 + 1}.{ends[end]}.weight": (change.up, change.down)
             for (index, end), change in self.adapter.low_rank().items()
         }
+
+
+def trained_adapter(loaded: LoadedAdapter | None, kind: type[Own], node: str, what: str, cure: str) -> Own:
+    """The adapter of a socket, for a node that takes one kind of which only users' own trained files exist.
+
+    Args:
+        loaded: what is connected.
+        kind: the adapter's class.
+        node: the node's name, for the message.
+        what: the kind for people.
+        cure: how to come by a file.
+
+    Raises:
+        MissingModelFile: nothing is connected, or another adapter.
+    """
+    adapter = None if loaded is None else loaded.adapter
+    if isinstance(adapter, kind):
+        return adapter
+    raise MissingModelFile(
+        node,
+        expected=f"a trained {what} file in models/face_adapters, through 'Load Face Adapter'",
+        found="no adapter" if adapter is None else f"a file of {adapter.report.title}",
+        cure=cure,
+    )
 
 
 def _step_network(adapter: Adapter) -> nn.Module | None:

@@ -18,7 +18,7 @@ from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.id_animator.motion import MotionNetwork
 from ..adapters.families.id_animator.motion_arch import MotionLayer
 from ..faces.errors import LikenessError
-from . import host
+from . import beneath, host
 from .apply import guard_forward
 from .call_state import call_state
 from .managed import ManagedNetwork
@@ -57,9 +57,7 @@ class MotionWrapper(Shared):
             place.register_forward_hook(self._hook(name, layers[name], options)) for name, place in self.places.items()
         ]
         try:
-            if self.previous is None:
-                return apply_model(args["input"], args["timestep"], **args["c"])
-            return self.previous(apply_model, args)
+            return beneath.model_call(self.previous, apply_model, args)
         finally:
             for handle in handles:
                 handle.remove()

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..adapters.adapter import LowRank
 from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.dreamfit.adapter import WeightPart
-from . import host
+from . import beneath, host
 from .attention import AttentionTerm
 from .call_state import call_state
 from .layer_map import UNetLayer
@@ -182,10 +182,7 @@ class ReferenceAttention(Shared):
     previous: Callable[..., Tensor] | None = None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
-        if self.previous is None:
-            out = host.attention(q, k, v, extra["n_heads"], extra)
-        else:
-            out = self.previous(q, k, v, extra, **kwargs)
+        out = beneath.attention(self.previous, q, k, v, extra, **kwargs)
         state = call_state(extra)
         if state is not None:
             state.mark(SLOT, self.layer)

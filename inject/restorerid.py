@@ -20,7 +20,7 @@ from ..adapters.errors import BaseModelMismatch, EncoderMismatch, PatchIncomplet
 from ..adapters.families.restorerid.adapter import RestorerIDAdapter
 from ..adapters.families.restorerid.structure import StructureEncoder
 from ..adapters.identity import Identity
-from . import host
+from . import beneath, host
 from .apply import guard_forward
 from .call_state import call_state
 from .forward_guard import ApplyModel, Wrapper
@@ -79,10 +79,7 @@ class ReferenceAttention(Shared):
     _rows: Memo[Pair] = field(default_factory=lambda: Memo(limit=4), repr=False)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any], **kwargs: Any) -> Tensor:
-        if self.previous is None:
-            out = host.attention(q, k, v, extra["n_heads"], extra)
-        else:
-            out = self.previous(q, k, v, extra, **kwargs)
+        out = beneath.attention(self.previous, q, k, v, extra, **kwargs)
         state = call_state(extra)
         if state is not None:
             state.mark(ATTENTION_SLOT, self.layer)
@@ -161,9 +158,7 @@ class RestorationWrapper(Shared):
 
     def __call__(self, apply_model: ApplyModel, args: dict[str, Any], **kwargs: Any) -> Any:
         with self.holder.holding(self._call(args)):
-            if self.previous is None:
-                return apply_model(args["input"], args["timestep"], **args["c"])
-            return self.previous(apply_model, args)
+            return beneath.model_call(self.previous, apply_model, args)
 
     def _call(self, args: dict[str, Any]) -> RestorationCall:
         extra = args["c"].get("transformer_options", {})
