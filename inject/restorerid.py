@@ -196,7 +196,8 @@ def apply_restoration(
     _check_counts(identity, options.id_scales, latents)
     clone = clone_model(model)
     steps = step_range(model, options.start_percent, options.end_percent)
-    tokens = _reference_tokens(loaded, adapter, identity, len(latents))
+    made_of = ("reference", identity.digest, len(latents))
+    tokens = loaded.made(made_of, lambda: _reference_tokens(loaded, adapter, identity, len(latents)))
     _patch_attention(clone, adapter, layers, tokens, options, steps)
     _patch_blocks(clone, adapter, blocks, tokens, latents, options, steps)
     names = {f"diffusion_model.{name}": (low.up, low.down) for name, low in adapter.low_rank.items()}

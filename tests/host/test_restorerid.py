@@ -340,3 +340,20 @@ def test_copies_share_the_weights(model: Any, loaded: LoadedAdapter) -> None:
     assert len(ours[0]) == 22
     assert all(a is b for a, b in zip(*ours, strict=True))
     assert torch.equal(sample(clone), sample(patched))
+
+
+def test_another_strength_sees_the_reference_that_was_projected(model: Any, loaded: LoadedAdapter) -> None:
+    """A reference is projected once for as long as a model has it; another one, or another batch, is its own."""
+    full, half = (
+        apply_restoration(model, loaded, reference_identity(), lq_latents(), RestorationOptions((scale,)))
+        for scale in (1.0, 0.5)
+    )
+    other = apply_restoration(model, loaded, reference_identity(seed=7), lq_latents(), FULL)
+    batch = apply_restoration(model, loaded, reference_identity(), lq_latents(2), FULL)
+    tokens = [
+        {id(patch.tokens) for patch in one.object_patches.values() if isinstance(patch, RestoredBlock)}
+        for one in (full, half, other, batch)
+    ]
+    assert tokens[0] == tokens[1] and all(len(one) == 1 for one in tokens)
+    assert len(set().union(*tokens)) == 3
+    assert not torch.equal(sample(full), sample(half))
