@@ -67,6 +67,18 @@ def test_the_stock_save_node_writes_it_headless(server: Server) -> None:
         assert "likeness" not in picture.info
 
 
+def test_the_stock_node_for_clips_writes_it_too(server: Server, node_info: dict[str, Any]) -> None:
+    if "SaveVideo" not in node_info:
+        pytest.skip("this host has no node that saves videos")
+    prompt = _graph(server)
+    prompt["3"] = {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 8.0}}
+    saving = {"video": ["3", 0], "filename_prefix": "stock", "format": "auto", "codec": "auto"}
+    prompt["4"] = {"class_type": "SaveVideo", "inputs": saving}
+    path = _saved(server, prompt)
+    assert path.suffix == ".mp4"
+    _check(read_manifest(path))
+
+
 def test_graphs_without_our_nodes_are_left_alone(server: Server) -> None:
     prompt = _graph(server)
     del prompt["2"]

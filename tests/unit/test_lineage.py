@@ -176,6 +176,8 @@ def test_the_weights_of_the_pack_and_of_its_trainers_are_not_called_published_on
     shipped = registry.describe(ROOT / "demo_weights" / "drawn_fact.safetensors", kind="adapter")
     assert (shipped.weight_licence, shipped.commercial) == ("Apache-2.0", True)
     assert shipped.notes == ("trained on drawn faces by tools/train_demo_weights.py; no photographs",)
+    told = licence_lines(ROOT / "demo_weights" / "drawn_fact.safetensors", shipped)
+    assert "possible licence drift" not in told and "openrail" not in told and "in use: no restriction known" in told
     tensors = load_file(ROOT / "demo_weights" / "drawn_fact.safetensors")
     for metadata, licence in (({"finished_steps": "2"}, "that of whoever trained the file"), ({}, "not verified")):
         path = tmp_path / "mine.safetensors"
