@@ -31,7 +31,7 @@ from .layer_map import UNetLayer, unet_layers
 from .loaded import LoadedAdapter, trained_adapter
 from .memo import Memo
 from .patching import attention_slot, clone_model, forward_wrapper, set_attention_slot
-from .reference_features import compute_dtype, run_pass
+from .reference_features import compute_dtype, run_pass, tensor_digest
 from .row_values import RowKeysValues
 from .rows import row_pattern
 from .schedule import StepRange
@@ -213,12 +213,14 @@ def apply_dreamid(
     facenet, swapnet = loaded.models.get("unets", lambda: (facenet_model(adapter), swapnet_model(adapter)))
     latents = _encoded(vae, targets)
     text = prompt_of(positive, adapter.context_dim)
-    tokens = record_source(facenet, _encoded(vae, source), text, unet_layers(swapnet))
+    seen, layers = _encoded(vae, source), unet_layers(swapnet)
+    made_of = ("source", tensor_digest(seen), tensor_digest(text))
+    tokens = loaded.made(made_of, lambda: SourceTokens(record_source(facenet, seen, text, layers)))
     clone = clone_model(swapnet)
     scaled = _plain(clone.model.process_latent_in(latents))
     clone.set_model_unet_function_wrapper(TargetLatents(scaled, forward_wrapper(clone)))
-    clone.set_model_attn1_patch(SourceTokens(tokens))
-    guard_forward(clone, SELF, len(tokens), ())
+    clone.set_model_attn1_patch(tokens)
+    guard_forward(clone, SELF, len(tokens.tokens), ())
     if options.id_strength != 0.0:
         _add_identity(clone, loaded, adapter, identity, options)
     if landmarks is not None and options.pose_strength != 0.0:

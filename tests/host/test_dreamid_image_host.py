@@ -222,6 +222,17 @@ def test_applying_again_stacks_nothing_and_loads_the_unets_once(one: Trained) ->
     assert not first.model.model.state_dict().keys() ^ second.model.model.state_dict().keys()
 
 
+def test_facenet_sees_a_source_once(one: Trained) -> None:
+    """For as long as a model has its tokens; another source or another prompt is seen anew."""
+    full, half = (one.apply(options=SwapOptions(id_strength=strength)) for strength in (1.0, 0.5))
+    others = one.apply(source=pictures(1, 22)), one.apply(positive=[[TEXT + 1, {}]])
+    patches = [
+        swap.model.model_options["transformer_options"]["patches"]["attn1_patch"][0] for swap in (full, half, *others)
+    ]
+    assert patches[0] is patches[1] and len({id(patch) for patch in patches}) == 3
+    assert not torch.equal(sampled(full), sampled(half))
+
+
 def test_without_a_file_it_says_that_none_was_ever_published(one: Trained) -> None:
     with pytest.raises(MissingModelFile) as refused:
         apply_dreamid(None, one.vae, pictures(1), pictures(1), PROMPT, person())
