@@ -167,10 +167,10 @@ def _open(file: Path, providers: Sequence[str] | None) -> Any:
 
 def _missing_file(pack: Pack, roots: Sequence[Path]) -> MissingModelFile:
     row = published_file(pack.table_id)
-    where = " or ".join(str(root) for root in roots) or "no insightface folder"
+    where = " or ".join(f"nothing below {root}" for root in roots) or "no such folder"
     return MissingModelFile(
         f"{pack.recognition} of the pack {pack.name}",
         expected=f"it in a folder {pack.name} of models/{row.folder} ({row.weight_licence})",
-        found=f"nothing below {where}",
+        found=where,
         cure=f"get {row.file} ({row.size_text}) from {row.hub} {row.repo} and unpack it there",
     )
