@@ -78,10 +78,7 @@ def load_model(adapter: DreamIDVAdapter) -> Any:
         BadCheckpoint: the host does not know the file's tensors.
     """
     require_wan()
-    tensors = adapter.base_tensors()
-    names = set(tensors)
-    model = host.unet_from_tensors(tensors)
-    differing = names if model is None else names ^ set(model.model.diffusion_model.state_dict())
+    model, differing = host.whole_unet(adapter.base_tensors())
     if differing:
         raise BadCheckpoint(
             adapter.report.title,

@@ -189,14 +189,13 @@ def _recorded(
 
 def _own_encoder(adapter: DreamFitUNet) -> Any:
     tensors = adapter.base_tensors()
-    names = set(tensors)
-    encoder = host.unet_from_tensors(tensors)
-    differing = names if encoder is None else names ^ set(encoder.model.diffusion_model.state_dict())
+    count = len(tensors)
+    encoder, differing = host.whole_unet(tensors)
     if differing:
         raise BaseModelMismatch(
             adapter.report.title,
             expected="the weights of a whole SD1.5 UNet in the file",
-            found=f"{len(names)} tensors, of which or beside which {len(differing)} do not belong",
+            found=f"{count} tensors, of which or beside which {len(differing)} do not belong",
             cure="use the publisher's unchanged file",
         )
     return encoder

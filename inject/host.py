@@ -103,6 +103,14 @@ def unet_from_tensors(tensors: dict[str, Tensor]) -> Any:
     return load(tensors)
 
 
+def whole_unet(tensors: dict[str, Tensor]) -> tuple[Any, set[str]]:
+    """`unet_from_tensors`, and the names that the model lacks or the file does; all of them where there is no model."""
+    # The host takes out what it uses.
+    names = set(tensors)
+    model = unet_from_tensors(tensors)
+    return model, names if model is None else names ^ set(model.model.diffusion_model.state_dict())
+
+
 def low_rank_patches(low_rank: Mapping[Any, tuple[Tensor, Tensor]]) -> dict[Any, Any]:
     """Weight patches in this host's own form from ``{weight key: (up, down)}``, made by its own LoRA reader.
 
