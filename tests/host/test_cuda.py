@@ -34,7 +34,7 @@ SYSTEMS += ("pulid_v1_1", "instantid") if DEVICE == "cuda" else ()
 # Change of a step's result against its own size, float32 on the CPU being the truth; two models' rounding is in it.
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 # Two engines are imported and a card's first kernels compiled, on a machine that may be busy.
-SECONDS = 600
+SECONDS = 1800
 
 
 @cache
