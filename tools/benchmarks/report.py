@@ -11,6 +11,7 @@ from .content import Content
 from .rows import STEP
 
 PEOPLE = (1, 2, 4)
+TITLES = {"operations": "operations of a step", "step time": "time of a step"}
 Values = Mapping[tuple[str, int], Mapping[str, float]]
 INTRODUCTION = """# Benchmarks
 
@@ -44,8 +45,9 @@ for DreamID the swap without the identity's tokens and landmarks.
 these runs but PhotoMaker's; the files of HunyuanVideo-Avatar, DreamID and DreamID-V hold the base model too; AM-Adapter
 has a small file and keeps the exemplar's latents and maps); it hardly grows with people, since the weights are there
 once.
-'Apply again' is the time of applying with a changed strength against a new identity. It is near 1 where the second has
-no more to compute than the first: what depends on the pictures is done in the step, or anew at each apply.
+'Apply again' is the time of applying with a changed strength against a new identity. It is near 1 where there is little
+to keep: AM-Adapter and ControlNeXt work in the step, DreamID encodes its pictures at each apply, PhotoMaker adds a
+LoRA.
 """
 TIME_NOTE = """
 Median, and in brackets the lowest and the highest round. {control}
@@ -84,8 +86,12 @@ def settings_of(content: Content) -> str:
 
 def control_of(content: Content) -> str:
     """How far times of the same model were apart."""
-    found = [f"{row['subject']} took {_spread(row)}" for row in content["ratios"] if row["topic"] == "control"]
-    return f"For comparison, {'; '.join(found)}." if found else ""
+    several, found = len(content["settings"]) > 1, []
+    for row in content["ratios"]:
+        if row["topic"] == "control":
+            place = f" in setting {row['setting'] + 1}" if several else ""
+            found.append(f"{row['subject']} took {_spread(row)}{place}")
+    return "For comparison,\n" + ";\n".join(found) + "." if found else ""
 
 
 def step_table(content: Content) -> str:
@@ -152,7 +158,7 @@ def plot(content: Content, path: Path, measure: str) -> None:
     shown = [row for row in shown if row["setting"] == 0]
     values = {row["subject"]: row["value"] for row in shown}
     ends = {row["subject"]: (row["low"], row["high"]) for row in shown}
-    bar_plot(values, ends, title=f"{measure} of a step, one identity / none").save(path)
+    bar_plot(values, ends, title=f"{TITLES[measure]}, one identity / none").save(path)
 
 
 def _plain(row: Mapping[str, float]) -> str:
