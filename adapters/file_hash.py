@@ -20,3 +20,9 @@ def file_sha256(path: Path, start: int = 0, on_block: OnBlock | None = None) -> 
             if on_block is not None:
                 on_block()
     return digest.hexdigest()
+
+
+def tensors_start(path: Path) -> int:
+    """The byte of a safetensors file at which its tensors begin, behind the header's length and the header."""
+    with path.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")

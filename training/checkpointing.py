@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ..adapters.checkpoint import CheckpointHeader, load_strictly, load_tensors, read_header
 from ..adapters.errors import BadCheckpoint
+from ..adapters.file_hash import file_sha256, tensors_start
 
 FORMAT = "likeness_training_v1"
 
@@ -21,12 +22,18 @@ FORMAT = "likeness_training_v1"
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file so that ``path`` always holds a whole one: the new file replaces the old at the end.
 
+    Files that loaders read carry the hash of their tensors, by the name that model tools know, so that it can be told
+    whether they were changed later; a run's own state does without.
+
     Raises:
         OSError: the folder cannot be written to.
     """
     part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, dict(metadata))
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, part, dict(metadata))
+    if path.suffix == ".safetensors":
+        save_file(plain, part, {**metadata, "sshs_model_hash": file_sha256(part, tensors_start(part))})
     part.replace(path)
 
 

@@ -41,7 +41,7 @@ class Part:
 def lineage(metadata: Mapping[str, str], card: ModelCard) -> Finding:
     """Is there a base model named anywhere?"""
     named = [*card.base_models]
-    for key in ("ss_sd_model_name", "ss_base_model_version", "modelspec.merged_from", "modelspec.architecture"):
+    for key in ("ss_sd_model_name", "ss_base_model_version", "modelspec.merged_from", "modelspec.architecture", "base"):
         if metadata.get(key):
             named.append(f"{plain(metadata[key])} ({key})")
     return Finding("lineage", "note", f"base model: {', '.join(dict.fromkeys(named)) or 'unstated'}")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ...adapters.file_hash import OnBlock, file_sha256
+from ...adapters.file_hash import OnBlock, file_sha256, tensors_start
 
 _LEGACY_START, _LEGACY_SIZE = 0x100000, 0x10000
 
 
 def header_length(path: Path) -> int:
     """Bytes of JSON before the tensors of a safetensors file."""
-    with path.open("rb") as file:
-        return int.from_bytes(file.read(8), "little")
+    return tensors_start(path) - 8
 
 
 def data_sha256(path: Path, on_block: OnBlock | None = None) -> str:
     """sha256 of the tensors of a safetensors file, which metadata does not change."""
-    return file_sha256(path, 8 + header_length(path), on_block)
+    return file_sha256(path, tensors_start(path), on_block)
 
 
 def legacy_hash(path: Path) -> str:

@@ -18,6 +18,7 @@ from likeness_pack.evaluation.lineage.licences import lost, normalised, restrict
 from likeness_pack.evaluation.lineage.loading import licence_lines
 from likeness_pack.evaluation.lineage.model_card import BadModelCard, card_beside, read_card
 from likeness_pack.evaluation.lineage.report import check_file
+from likeness_pack.training.checkpointing import write_tensors
 from pack import ROOT
 from safetensors.torch import load_file, save_file
 
@@ -112,6 +113,18 @@ class TestReport:
         assert check_file(read_header(again)).ok
         save_file({TO_K: torch.ones(4, 768)}, again, {"sshs_model_hash": tensors})
         assert "changed after saving" in check_file(read_header(again)).as_text()
+
+    def test_files_trained_here_carry_the_hash_of_their_tensors(self, tmp_path):
+        path = tmp_path / "mine.safetensors"
+        write_tensors(path, {TO_K: torch.zeros(4, 768)}, {"base": "sd15"})
+        text = check_file(read_header(path)).as_text()
+        assert "the tensors are as they were saved" in text and "base model: sd15 (base)" in text
+        save_file({TO_K: torch.ones(4, 768)}, path, dict(read_header(path).metadata))
+        assert "changed after saving" in check_file(read_header(path)).as_text()
+        # A run's own state is no file for anybody else.
+        state = tmp_path / "mine.training_state"
+        write_tensors(state, {"a": torch.zeros(2)}, {})
+        assert "sshs_model_hash" not in read_header(state).metadata
 
     def test_the_base_file_is_compared_by_hash(self, tmp_path):
         base = tmp_path / "base.safetensors"
