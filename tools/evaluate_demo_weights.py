@@ -30,6 +30,8 @@ SEEDS = (1001, 1002, 1003)
 # The shipped adapter is measured as it is used; the others along strengths, to compare them at equal identity.
 STRENGTHS = {"fact": (1.0,)}
 OTHER_STRENGTHS = (0.6, 1.0)
+# Without FAIR, the latents outside the face put back to the plain model's: the most that FAIR could do.
+ONLY_FACE = "without_fair, face latents only"
 ADAPTERS = tuple(name for name in BUDGETS if name.startswith("fact") and name != "fact_start")
 
 Figures = dict[str, float]
@@ -95,6 +97,8 @@ def one_seed(workshop: Workshop, persons: int, seed: int, pictures: Path | None)
             found[f"{name}@{strength:g}"] = measure.figures(images)
             if name == "fact" and strength == 1.0:
                 shown.append(images)
+        if name == "fact_without_fair":
+            found[ONLY_FACE] = measure.figures(measure.images(fact, only_face=True))
         fact.attached.close()
     shown.append(draw(cases.identities, cases.asked, SIZE).images)
     if pictures is not None:
@@ -145,6 +149,13 @@ def summary(rows: Mapping[str, Sequence[Figures]]) -> dict[str, float]:
             "outside_change_without_fair": changes["fact_without_fair"],
             "outside_change_lower_by": 1 - changes["fact_with_fair"] / changes["fact_without_fair"],
             "at_identity_distance": shared,
+        }
+    if ONLY_FACE in models and curve.get("fact_without_fair"):
+        found = models[ONLY_FACE]
+        same = at_distance(curve["fact_without_fair"], found["identity_distance"], "outside_change")
+        told |= {
+            "outside_change_face_latents_only": found["outside_change"],
+            "outside_change_face_latents_only_lower_by": 1 - found["outside_change"] / same,
         }
     if "fact_open@1" in models and "fact_open_unshuffled@1" in models:
         told |= {

@@ -1,7 +1,8 @@
 """Train the demo weights: autoencoder, face encoder, base model and FACT adapter, all on drawn faces.
 
 ``python tools/train_demo_weights.py`` runs every stage that is not finished and writes ``demo_weights/``; stopping and
-calling again goes on where it stopped. Two to three hours on two processor cores. ``--stage NAME`` runs one stage only.
+calling again goes on where it stopped. One and a half to three hours on two processor cores. ``--stage NAME`` runs one
+stage only.
 ``--share 0.01`` rehearses: every stage runs a hundredth of its steps on a hundredth of the persons, and files of the
 same layouts come out that show nothing, in about a minute; they go to a folder of their own.
 Exit code 0: finished; 1: refused, with one sentence; 2: wrong usage; 130: stopped.

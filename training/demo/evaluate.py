@@ -75,14 +75,23 @@ class Measure:
         self._references = self._embedding(draw(cases.identities, cases.reference, JUDGE_SIZE).images)
         truth = self._right(draw(cases.identities, cases.asked, JUDGE_SIZE).images)
         self.readable = truth.mean(dim=0) >= READABLE
-        self.plain = pictures(autoencoder, sample_latents(base, cases.asked, cases.noise))
-        self._outside = 1 - draw(cases.identities, cases.asked, JUDGE_SIZE).head_mask
+        self._plain_latents = sample_latents(base, cases.asked, cases.noise)
+        self.plain = pictures(autoencoder, self._plain_latents)
+        face = draw(cases.identities, cases.asked, JUDGE_SIZE).head_mask
+        self._outside = 1 - face
+        self._face_latents = functional.adaptive_max_pool2d(face[:, None], cases.noise.shape[-2:]).ceil()
         self._plain_attributes = self._read(self.plain)
 
-    def images(self, fact: FactModel, strength: float = 1.0) -> Tensor:
-        """(N, H, W, 3) of the model with the adapter."""
-        cases = self.cases
+    def images(self, fact: FactModel, strength: float = 1.0, *, only_face: bool = False) -> Tensor:
+        """(N, H, W, 3) of the model with the adapter.
+
+        With ``only_face`` every latent that shows none of the face is the plain model's afterwards: what an adapter
+        would give that acts on the face alone.
+        """
+        cases, plain = self.cases, self._plain_latents
         latents = sample_latents(self._base, cases.asked, cases.noise, fact, cases.conditions, strength)
+        if only_face:
+            latents = plain + (latents - plain) * self._face_latents
         return pictures(self._autoencoder, latents)
 
     def figures(self, images: Tensor) -> dict[str, float]:

@@ -59,8 +59,8 @@ BUDGETS: Mapping[str, Budget] = {
     "fact_short": Budget(330, 48, 1e-3),
     "fact_open": Budget(330, 48, 1e-3),
     "fact_open_unshuffled": Budget(330, 48, 1e-3),
-    "fact_with_fair": Budget(60, 48, 1e-3),
-    "fact_without_fair": Budget(60, 48, 1e-3),
+    "fact_with_fair": Budget(150, 48, 1e-3),
+    "fact_without_fair": Budget(150, 48, 1e-3),
 }
 # A stage that is left before its end, because the next goes on from there under other options.
 STOPS: Mapping[str, int] = {"fact_start": 400}
@@ -97,10 +97,15 @@ def adapter_options(stage: str, share: float = 1.0) -> AdapterOptions:
         gate_rate=10.0,
         text_drop=0.1,
     )
+    # What goes on from open gates begins where the curriculum ended, and noisy steps come first.
+    later = replace(full, drop=Ramp(0.1, 0.1), shuffle=Ramp(1.0, 1.0), noise_bias=1.0)
     if stage == "fact":
-        # What the first part closed opens again, and noisy steps come first.
-        return replace(full, fair_weight=0.002, drop=Ramp(0.1, 0.1), shuffle=Ramp(1.0, 1.0), noise_bias=1.0)
-    if stage in ("fact_open", "fact_without_fair"):
+        return replace(later, fair_weight=0.002)
+    if stage in ("fact_with_fair", "fact_without_fair"):
+        # Gates as slow as the rest: else FAIR closes them, instead of teaching the layers where to be silent.
+        weight = 0.001 if stage == "fact_with_fair" else 0.0
+        return replace(later, fair_weight=weight, fair_mask="share", gate_rate=1.0)
+    if stage == "fact_open":
         return replace(full, fair_weight=0.0)
     if stage == "fact_open_unshuffled":
         return replace(full, fair_weight=0.0, shuffle=Ramp(0.0, 0.0))
