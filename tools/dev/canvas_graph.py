@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN"}
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 COLUMN, ROW_GAP, WIDTH = 380, 60, 320
 LINE, WIDGET, TEXT, PICTURE = 20, 24, 110, 240
 

@@ -116,7 +116,7 @@ def photograph(page: ComfyPage, graph: Mapping[str, Any], target: Path) -> list[
     clip = {"x": LEFT, "y": ABOVE, "width": width, "height": height}
     shot = Image.open(BytesIO(page.page.screenshot(clip=clip))).convert("RGB")
     shot.thumbnail((LARGEST_WIDTH, LARGEST_WIDTH), Image.Resampling.LANCZOS)
-    for quality in (85, 75, 65, 50, 40):
+    for quality in (85, 75, 65, 50, 40, 32, 25):
         content = BytesIO()
         shot.save(content, "JPEG", quality=quality, optimize=True)
         if content.tell() <= LARGEST_BYTES:
