@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ def detect_faces(
     Raises:
         BadImage: no pictures, or not finite ones.
         NoFaceFound: under "error", naming every picture without a face.
-        FaceChoice: an unknown policy.
+        FaceChoice: an unknown policy, or something else than a detector.
     """
     if on_missing_face not in get_args(OnMissingFace):
         raise FaceChoice(
@@ -87,6 +87,7 @@ def detect_faces(
             found=repr(on_missing_face),
             cure="choose one of the three",
         )
+    _check_detector(detector)
     pictures = as_rgb(images)
     least = detector.default_score if score is None else score
     found = _first_look(pictures, detector, least, on_progress)
@@ -115,6 +116,14 @@ def require_faces(batch: FaceBatch) -> None:
             expected="a face in at least one picture",
             found="none, so that skip left no picture",
             cure="lower the score, give boxes by hand, or set on_missing_face to keep",
+        )
+
+
+def _check_detector(detector: Any) -> None:
+    """Refuse what a graph may hold in a detector's place, such as a number."""
+    if not (callable(detector) and hasattr(detector, "default_score")):
+        raise FaceChoice(
+            "detector", expected="a face detector", found=type(detector).__name__, cure="connect Load Face Detector"
         )
 
 

@@ -186,9 +186,9 @@ class LikenessIdentitySheet:
 
         rows = [SheetRow("reference", reference)]
         rows += [
-            SheetRow(given[f"name_{place}"], given[f"images_{place}"], given.get(f"identity_{place}"))
+            SheetRow(given.get(f"name_{place}", f"row {place}"), images, given.get(f"identity_{place}"))
             for place in (1, 2, 3)
-            if given.get(f"images_{place}") is not None
+            if (images := given.get(f"images_{place}")) is not None
         ]
         sheet, report = identity_sheet(identity, rows, side)
         return with_text(report, sheet, report)

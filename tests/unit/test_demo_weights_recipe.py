@@ -7,6 +7,7 @@ import torch
 from likeness_pack.adapters.encoders.transface.arch import TransFaceConfig
 from likeness_pack.adapters.identity import Identity
 from likeness_pack.evaluation.identity_sheet import SheetRow, identity_sheet, mean_distance
+from likeness_pack.nodes.drawn_faces import LikenessIdentitySheet
 from likeness_pack.training.demo.autoencoder import AutoencoderTask
 from likeness_pack.training.demo.base import BaseTask
 from likeness_pack.training.demo.conditioning import AttributeTokens
@@ -25,6 +26,7 @@ from likeness_pack.training.demo.recognition import (
 )
 from likeness_pack.training.demo.requests import asked_attributes, drawn_person, expected_faces
 from likeness_pack.training.drawn_faces import draw, sample_identities
+from likeness_pack.training.drawn_faces.parameters import BadParameters
 from likeness_pack.training.loop import LoopOptions, train
 from likeness_pack.training.seeds import generator_for
 from PIL import Image
@@ -100,6 +102,9 @@ def test_requests_become_attributes_and_places():
     assert images.shape == (3, 64, 64, 3) and masks.shape == (3, 64, 64) and faces.counts == (1, 1, 1)
     assert torch.equal(drawn_person(5, asked, 64)[0], images)
     expected = expected_faces(asked, 64)
+    for wrong, pictures, word in (({"yaw": "left"}, 3, "a number for yaw"), ({}, 10**12, "1024"), ({}, 0, "1024")):
+        with pytest.raises(BadParameters, match=word):
+            asked_attributes(wrong, pictures, 0.0, 0)
     gaps = [
         (a.landmarks5 - b.landmarks5).norm(dim=-1).mean() for a, b in zip(expected.images, faces.images, strict=True)
     ]
@@ -153,6 +158,13 @@ def test_plots_and_sheets_are_written(tmp_path):
     for name in ("bars", "curves", "sheet"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert len(image.convert("RGB").getcolors(100_000) or [0] * 9) > 2, name
+
+
+def test_a_row_of_the_sheet_needs_no_name():
+    images = torch.rand(1, 20, 20, 3)
+    identity = Identity("transface_128x4", {"embedding": torch.ones(1, 4)})
+    made = LikenessIdentitySheet().make(images, identity, 40, images_2=images, identity_2=identity)
+    assert "row 2: identity distance" in made["result"][1]
 
 
 def test_identity_sheet_tells_the_distance():

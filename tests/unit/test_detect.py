@@ -76,6 +76,11 @@ def test_skip_of_all_leaves_an_empty_batch_with_its_size():
     assert len(batch) == 0 and kept == [] and batch.image_size == (100, 100)
 
 
+def test_a_number_is_no_detector():
+    with pytest.raises(FaceChoice, match="Load Face Detector"):
+        detect_faces(BLANK[None], 5)
+
+
 def test_error_names_every_picture_and_what_was_tried():
     images = torch.stack([BLANK, picture(20, 60), BLANK, BLANK, BLANK])
     with pytest.raises(NoFaceFound) as caught:

@@ -213,7 +213,8 @@ REFUSALS = {
     "width": (lambda: IdentityParameters(torch.zeros(2, 3)), r"\(2, 3\)"),
     "rows": (lambda: draw(*(one.rows(slice(0, n)) for one, n in zip(sampled(3), (2, 3), strict=True)), 64), "2 and 3"),
     "none": (lambda: draw(*(one.rows([]) for one in sampled(1)), 64), "0 and 0"),
-    "size": (lambda: draw(*sampled(1), 8), "16 or more"),
+    "size": (lambda: draw(*sampled(1), 8), "16 to 4096"),
+    "large size": (lambda: draw(*sampled(1), 10**6), "16 to 4096"),
 }
 
 

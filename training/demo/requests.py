@@ -17,6 +17,7 @@ from .portraits import PORTRAIT_ZOOM, portrait_attributes
 from .recognition import expected_landmarks
 
 DRAWN = "drawn"
+MOST_PICTURES = 1024
 
 
 def asked_attributes(numbers: Mapping[str, float | bool], pictures: int, variety: float, seed: int) -> Attributes:
@@ -29,8 +30,12 @@ def asked_attributes(numbers: Mapping[str, float | bool], pictures: int, variety
         seed: of the random ones.
 
     Raises:
-        BadParameters: a value that is no number.
+        BadParameters: a value that is no number, or a number of pictures that nobody means.
     """
+    if not 1 <= pictures <= MOST_PICTURES:
+        raise BadParameters(
+            "portrait", expected=f"1 to {MOST_PICTURES} pictures", found=str(pictures), cure="ask for fewer"
+        )
     wrong = [name for name, value in numbers.items() if not isinstance(value, (int, float))]
     if wrong:
         raise BadParameters(

@@ -16,6 +16,7 @@ from .regions import FACE_REGIONS, HEAD_REGIONS, REGIONS
 
 # Planes of so many pixels mostly stay in the processor's cache; fewer would pay more for the calls than for the pixels.
 PIXELS_AT_ONCE = 16 * 128 * 128
+LARGEST_SIZE = 4096
 # Bytes; the C library keeps no larger ones.
 LARGE_BLOCK = 32_000_000
 
@@ -68,14 +69,19 @@ def draw(identities: IdentityParameters, attributes: Attributes, size: int = 128
 
     Args:
         identities, attributes: B rows each, or one row for all.
-        size: side of the square pictures in pixels, 16 or more.
+        size: side of the square pictures in pixels, 16 to 4096.
 
     Raises:
-        BadParameters: row counts that differ, no rows, or too small a size.
+        BadParameters: row counts that differ, no rows, or a size that is too small or large.
     """
     identities, attributes = _paired(identities, attributes)
-    if size < 16:
-        raise BadParameters("drawn faces", expected="a size of 16 or more", found=str(size), cure="draw larger")
+    if not 16 <= size <= LARGEST_SIZE:
+        raise BadParameters(
+            "drawn faces",
+            expected=f"a size of 16 to {LARGEST_SIZE}",
+            found=str(size),
+            cure="choose one between them",
+        )
     _keep_freed_memory()
     plan, count = Plan(People.of(identities, attributes, size)), len(identities)
     images = torch.empty(count, 3, size, size)
