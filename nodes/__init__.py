@@ -42,6 +42,7 @@ from . import (
     train,
     w_plus,
 )
+from .sockets import checked
 
 _MODULES = (
     detect,
@@ -84,5 +85,5 @@ _MODULES = (
     provenance,
 )
 
-NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: node for module in _MODULES for node in module.NODES}
+NODE_CLASS_MAPPINGS: dict[str, type] = {node.__name__: checked(node) for module in _MODULES for node in module.NODES}
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {name: node.DISPLAY_NAME for name, node in NODE_CLASS_MAPPINGS.items()}  # type: ignore[attr-defined]

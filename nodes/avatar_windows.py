@@ -42,10 +42,12 @@ class LikenessAvatarLength:
 
     def measure(self, frames: int, audio: dict[str, Any] | None = None) -> dict[str, Any]:
         """Reckon."""
+        from ..adapters.audio_sound import as_sound
         from ..adapters.families.hunyuan_avatar import windows
 
         if audio is not None:
-            frames = windows.frames_of(int(audio["waveform"].shape[-1]), int(audio["sample_rate"]))
+            sound = as_sound(audio)
+            frames = windows.frames_of(sound.samples.shape[-1], sound.rate)
         length = windows.clip_length(frames)
         report = windows.length_report(length)
         return with_text(report, length.video_length, length.kept_frames, length.frames, report)

@@ -1,0 +1,44 @@
+"""Values that no wire carries are one sentence, in every node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from likeness_pack.nodes import NODE_CLASS_MAPPINGS
+from likeness_pack.nodes.sockets import OURS, WrongSocket
+
+
+def inputs_of(node: Any) -> dict[str, Any]:
+    """Inputs that need no host to list."""
+    try:
+        return dict(node.INPUT_TYPES()["required"])
+    except (ImportError, AttributeError):
+        return {}
+
+
+OBJECTS = [
+    (name, socket)
+    for name, node in NODE_CLASS_MAPPINGS.items()
+    for socket, spec in inputs_of(node).items()
+    if str(spec[0]).startswith(OURS)
+]
+
+
+def test_there_are_sockets() -> None:
+    assert len(OBJECTS) > 20
+
+
+@pytest.mark.parametrize(("name", "socket"), OBJECTS)
+@pytest.mark.parametrize("value", [5, "faces", ["4", 0], {"a": 1}, 0.5, True])
+def test_plain_values_are_refused(name: str, socket: str, value: Any) -> None:
+    node = NODE_CLASS_MAPPINGS[name]
+    given = {key: None for key in inputs_of(node)} | {socket: value}
+    with pytest.raises(WrongSocket, match=rf"expected {OURS}[A-Z_]+ at {socket}, found {type(value).__name__}"):
+        getattr(node(), node.FUNCTION)(**given)
+
+
+def test_a_wire_that_is_missing_is_named() -> None:
+    node = NODE_CLASS_MAPPINGS["LikenessDetectFaces"]
+    with pytest.raises(WrongSocket, match="missing a required argument: 'images'"):
+        node().detect(detector=None, score=0.5, on_missing_face="error")
