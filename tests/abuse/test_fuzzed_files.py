@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import random
 from collections.abc import Mapping
 from pathlib import Path
 from traceback import extract_tb
 
 import pytest
 import torch
-from fuzz_counts import SENTENCE, Tallies, Tally, Watch, forget_peak, how_many, memory_mb, snapshot
+from fuzz_counts import SENTENCE, Tallies, Tally, Watch, dice_of, forget_peak, how_many, memory_mb, snapshot
 from fuzz_files import attacks, damaged, duplicate_names, huge_header, lying_shapes, lying_tensors
 from key_lists import PUBLISHED, shapes_of
 from likeness_pack.adapters import registry
@@ -96,7 +95,7 @@ def checked(tally: Tally, watch: Watch, before: Mapping[str, int], folder: Path,
 
 def test_damaged_bytes(good: dict[str, Path], tmp_path: Path, tallies: Tallies, watch: Watch) -> None:
     """Flipped bits, cuts, growth, holes, swapped pieces and lengths that lie, in the file of every family."""
-    dice, tally = random.Random(1), tallies[TOPIC + "damaged bytes"]
+    dice, tally = dice_of(1), tallies[TOPIC + "damaged bytes"]
     start, measured = memory_mb() or 0.0, forget_peak()
     for name, source in good.items():
         data = source.read_bytes()
@@ -113,7 +112,7 @@ def test_damaged_bytes(good: dict[str, Path], tmp_path: Path, tallies: Tallies, 
 
 def test_lying_tensors(good: dict[str, Path], tmp_path: Path, tallies: Tallies, watch: Watch) -> None:
     """Real tensors of other shapes, names, types and values than the family has."""
-    dice, tally = random.Random(2), tallies[TOPIC + "lying tensors"]
+    dice, tally = dice_of(2), tallies[TOPIC + "lying tensors"]
     path = tmp_path / "lie.safetensors"
     for name, source in good.items():
         tensors = tensors_of(source)
@@ -133,7 +132,7 @@ def test_lying_tensors(good: dict[str, Path], tmp_path: Path, tallies: Tallies, 
 
 def test_lying_headers_of_published_size(tmp_path: Path, tallies: Tallies, watch: Watch) -> None:
     """Files as long as the published ones whose names and shapes lie, in both containers: nothing is allocated."""
-    dice, tally = random.Random(3), tallies[TOPIC + "lying headers"]
+    dice, tally = dice_of(3), tallies[TOPIC + "lying headers"]
     start, measured = memory_mb() or 0.0, forget_peak()
     for place, row in enumerate(PUBLISHED):
         shapes = shapes_of(row.stem, GOLDEN)

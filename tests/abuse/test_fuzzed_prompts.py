@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import random
 from typing import Any
 
 import pytest
-from fuzz_counts import Tallies, how_many
+from fuzz_counts import Tallies, dice_of, how_many
 from fuzz_graphs import host_survives, odd_graph, odd_value
 from fuzz_server import AbuseServer, Outcome
 from likeness_pack.adapters.errors import MissingModelFile
@@ -33,7 +32,7 @@ def test_our_hook_takes_any_json(monkeypatch: pytest.MonkeyPatch, tallies: Talli
         raise MissingModelFile(name, expected="a file", found="none", cure="add it")
 
     monkeypatch.setattr(provenance.model_folders, "find_file", missing)
-    dice, tally = random.Random(5), tallies["queue hook"]
+    dice, tally = dice_of(5), tallies["queue hook"]
     whole = demo.load_workflow("fact_portrait")
     for number in range(how_many(2000, 50_000)):
         queued: Any = {"prompt": odd_graph(whole, dice) if number % 3 else odd_value(dice)}
@@ -68,7 +67,7 @@ def test_bytes_that_are_no_prompt(abused: AbuseServer, tallies: Tallies) -> None
 
 def test_damaged_graphs(abused: AbuseServer, tallies: Tallies) -> None:
     """Each ends in a refusal, a typed sentence or a picture; the server lives, and nothing is written elsewhere."""
-    dice, tally = random.Random(6), tallies[TOPIC]
+    dice, tally = dice_of(6), tallies[TOPIC]
     whole = abused.portrait(strength=0.5)
     before = abused.files_outside()
     for number in range(how_many(30, 300)):

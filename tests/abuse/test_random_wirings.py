@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
-
-from fuzz_counts import Tallies, how_many
+from fuzz_counts import Tallies, dice_of, how_many
 from fuzz_graphs import Wiring
 from fuzz_server import AbuseServer
 
 
 def test_random_wirings(abused: AbuseServer, tallies: Tallies) -> None:
     """No crash, no way out of the machine, nothing written outside of the output folder, no untyped exception."""
-    dice, tally = random.Random(8), tallies["random wirings"]
+    dice, tally = dice_of(8), tallies["random wirings"]
     wiring = Wiring(abused.object_info(), dice)
     targets = [name for name in wiring.ours for _ in range(6)]
     dice.shuffle(targets)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import time
 
 import numpy as np
-from fuzz_counts import Tallies, how_many
+from fuzz_counts import Tallies, dice_of, how_many
 from fuzz_server import AbuseServer
 from likeness_pack.tools import demo
 from server_fixtures import Prompt, titled, without_node
@@ -34,7 +33,7 @@ def _dangles(entry: dict[str, object], prompt: Prompt) -> bool:
 
 def test_soak_with_interrupts(abused: AbuseServer, tallies: Tallies) -> None:
     """Interrupts never leave a patched layer, and memory after warming up is memory at the end, within 5 %."""
-    dice, tally = random.Random(9), tallies["soak"]
+    dice, tally = dice_of(9), tallies["soak"]
     before = plain(abused, "before")
     total, warm = how_many(20, 300), how_many(6, 40)
     settled, interrupted = None, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any
 SENTENCE = re.compile(r"[^\n]+: expected [^\n]+, found [^\n]+; [^\n]+\.")
 LONG = "LIKENESS_ABUSE_LONG"
 REPORT = "LIKENESS_ABUSE_REPORT"
+SEED = "LIKENESS_ABUSE_SEED"
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _ALWAYS = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.system", "os.exec", "os.posix_spawn"}
 _ALWAYS |= {"subprocess.Popen", "socket.connect", "socket.getaddrinfo", "shutil.rmtree", "ctypes.dlopen"}
@@ -28,6 +30,11 @@ def is_long() -> bool:
 def how_many(short: int, long: int) -> int:
     """Number of cases of this run."""
     return long if is_long() else short
+
+
+def dice_of(topic: int) -> random.Random:
+    """The dice of a topic; another seed of the run tries other cases."""
+    return random.Random(topic + 1000 * int(os.environ.get(SEED, "0")))
 
 
 @dataclass

@@ -173,6 +173,11 @@ def host_survives(graph: Any) -> bool:
         if not isinstance(node.get("class_type"), str):
             return False
         wires = [value for value in node["inputs"].values() if isinstance(value, list)]
-        if any(len(wire) != 2 or not isinstance(wire[0], str) or wire[0] not in graph for wire in wires):
+        if not all(_is_wire(wire, graph) for wire in wires):
             return False
     return True
+
+
+def _is_wire(wire: list[Any], graph: dict[str, Any]) -> bool:
+    """Whether a list is a node of the graph and the number of an output."""
+    return len(wire) == 2 and isinstance(wire[0], str) and wire[0] in graph and isinstance(wire[1], int)
