@@ -56,7 +56,7 @@ class OfficialTimesteps:
 
 
 def with_official_timesteps(model: Any, steps: int) -> Any:
-    """A clone of MODEL that is told the official timesteps of ``steps`` steps.
+    """A clone of MODEL that is told the official timesteps of ``steps`` steps; those of an earlier call are replaced.
 
     Raises:
         LikenessError: too few or too many steps, or a model without SD1.5's thousand noise levels.
@@ -72,7 +72,8 @@ def with_official_timesteps(model: Any, steps: int) -> Any:
             found="another kind of sampling",
             cure="connect a model loaded from an SD1.5 checkpoint, without a node that changes its sampling",
         )
-    kind = type("RestorerSampling", (OfficialTimesteps, type(base)), {})
+    again = isinstance(base, OfficialTimesteps)
+    kind = type(base) if again else type("RestorerSampling", (OfficialTimesteps, type(base)), {})
     sampling = kind(model.model.model_config)
     sampling.set_sigmas(known)
     sampling.set_official(table.levels, torch.tensor(table.timesteps))

@@ -18,6 +18,7 @@ from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.residual_blocks import RestoredBlock
+from likeness_pack.inject.restorer_sampling import official_sigmas, with_official_timesteps
 from likeness_pack.inject.restorerid import ATTENTION_SLOT, SLOT, RestorationOptions, apply_restoration
 from restorer_cases import holder_of, lq_latents, reference_identity, tiny_restorer
 from torch import Tensor
@@ -273,6 +274,16 @@ def test_a_constant_fir_adapter_takes_its_exact_shortcut(model: Any, tmp_path: P
 def test_applying_twice_is_refused(model: Any, loaded: LoadedAdapter) -> None:
     with pytest.raises(BaseModelMismatch, match="Match References"):
         restored(restored(model, loaded), loaded)
+
+
+def test_timesteps_set_twice_are_those_of_the_last(model: Any) -> None:
+    twice = with_official_timesteps(with_official_timesteps(model, 50), 20).get_model_object("model_sampling")
+    once = with_official_timesteps(model, 20).get_model_object("model_sampling")
+    sigmas = official_sigmas(20)
+    assert torch.equal(twice.timestep(sigmas), once.timestep(sigmas))
+    assert not torch.equal(
+        twice.timestep(sigmas), with_official_timesteps(model, 50).get_model_object("model_sampling").timestep(sigmas)
+    )
 
 
 def test_a_lost_wrapper_is_an_error(model: Any, loaded: LoadedAdapter) -> None:
