@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..adapters.identity import Identity
+from ..faces.images import as_rgb
 from .similarity import similarity_matrix
 
 CAPTION_HEIGHT = 22
@@ -77,7 +78,7 @@ def written(text: str, width: int) -> Tensor:
 
 
 def _strip(images: Tensor, side: int) -> Tensor:
-    planes = images[..., :3].detach().float().cpu().movedim(-1, 1)
+    planes = as_rgb(images, "row of the sheet").detach().float().cpu().movedim(-1, 1)
     width = max(1, round(side * planes.shape[3] / planes.shape[2]))
     large = functional.interpolate(planes, size=(side, width), mode="bicubic", antialias=True).clamp(0, 1)
     return torch.cat(list(large.movedim(1, -1)), dim=1)

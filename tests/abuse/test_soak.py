@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 
 import numpy as np
 from fuzz_counts import Tallies, dice_of, how_many
 from fuzz_server import AbuseServer
 from likeness_pack.tools import demo
 from server_fixtures import Prompt, titled, without_node
-
-FLAT = 1.05
 
 
 def plain(abused: AbuseServer, name: str) -> np.ndarray:
@@ -31,12 +30,23 @@ def _dangles(entry: dict[str, object], prompt: Prompt) -> bool:
     return any(isinstance(value, list) and value[0] not in prompt for value in inputs.values())
 
 
+def rested(abused: AbuseServer) -> float:
+    """Memory in MB with models freed and one plain picture made since."""
+    abused.free()
+    plain(abused, "rested")
+    return abused.memory or 0.0
+
+
 def test_soak_with_interrupts(abused: AbuseServer, tallies: Tallies) -> None:
-    """Interrupts never leave a patched layer, and memory after warming up is memory at the end, within 5 %."""
+    """Interrupts never leave a patched layer, and memory does not grow: medians of the first and last readings.
+
+    One reading alone moves by several percent with what the allocator gives back; so does the short run's.
+    """
     dice, tally = dice_of(9), tallies["soak"]
     before = plain(abused, "before")
     total, warm = how_many(20, 300), how_many(6, 40)
-    settled, interrupted = None, 0
+    readings: list[float] = []
+    interrupted = 0
     for number in range(total):
         prompt = abused.portrait(strength=dice.choice((0.3, 0.7, 1.0)))
         demo.set_input(prompt, "Sampler", steps=dice.choice((1, 2, 8)), seed=number)
@@ -50,16 +60,16 @@ def test_soak_with_interrupts(abused: AbuseServer, tallies: Tallies) -> None:
         tally.accepted += outcome.kind in ("finished", "interrupted")
         if outcome.kind not in ("finished", "interrupted"):
             tally.untyped.append(f"prompt {number}: {outcome.kind} {outcome.text[-600:]}")
-        if number + 1 == warm:
-            abused.free()
-            plain(abused, "warm")
-            settled = abused.memory
+        if number + 1 >= warm and (number + 1 - warm) % how_many(7, 20) == 0:
+            readings.append(rested(abused))
     abused.free()
     assert np.array_equal(plain(abused, "after"), before)
-    ended = abused.memory
+    readings.append(rested(abused))
+    few = how_many(1, 5)
+    settled, ended = median(readings[:few]), median(readings[-few:])
     tally.facts = {"interrupted": interrupted, "memory_mb_settled": settled, "memory_mb_at_the_end": ended}
+    tally.facts["memory_mb_readings"] = [round(one) for one in readings]
     assert not tally.untyped, tally.untyped[:5]
     assert abused.running
     assert abused.ways_out == []
-    if settled is not None and ended is not None:
-        assert ended <= FLAT * settled, (settled, ended)
+    assert ended <= how_many(115, 105) / 100 * settled, readings
