@@ -13,6 +13,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch  # noqa: E402  (the thread count must be set before torch starts its pools)
+from module_folders import module_folders  # noqa: E402, F401  (a fixture)
 from pack import register  # noqa: E402
 
 torch.set_num_threads(1)

@@ -17,6 +17,7 @@ from likeness_pack.adapters import registry
 from likeness_pack.adapters.checkpoint import read_header
 from likeness_pack.faces.errors import LikenessError
 from likeness_pack.tools.standins.command import KINDS, write_standin
+from module_folders import ModuleFolders
 from safetensors.torch import save_file
 from sparse_files import write_sparse_safetensors, write_zero_storage_torch
 from swap_standins import write_reswapper
@@ -34,9 +35,9 @@ VARIANTS = ("auto", "plus_v2", "plus_face", "v15", "instantid", "celeba", "nonse
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def good(module_folders: ModuleFolders) -> dict[str, Path]:
     """A small file of every family that has a small one, by name."""
-    folder = tmp_path_factory.mktemp("good")
+    folder = module_folders.mktemp("good")
     found = {}
     for system in (one for one in SYSTEMS if one.kind == "SD15"):
         found[system.name] = folder / f"{system.name}.bin"

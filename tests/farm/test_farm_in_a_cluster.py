@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from farm_yard import LONGEST, Yard, alive, pids
+from module_folders import ModuleFolders
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c1" * 32}
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
@@ -29,8 +30,8 @@ if os.name == "nt":
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory) -> Yard:
-    made = Yard(tmp_path_factory.mktemp("cluster"), PHOTOS, **TOKEN)
+def yard(module_folders: ModuleFolders) -> Yard:
+    made = Yard(module_folders.mktemp("cluster"), PHOTOS, **TOKEN)
     lines: list[dict[str, Any]] = [{"name": name, "set": {"Photo.image": f"@{name}"}} for name in NAMES]
     lines.append({"name": "too many rounds", "set": {"Photo.image": f"@{NAMES[0]}", "Degrade.rounds": 9}})
     (made.photos / "items.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")

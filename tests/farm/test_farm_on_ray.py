@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from farm_yard import LONGEST, Yard, alive, pids, until
+from module_folders import ModuleFolders
 from pack import ROOT
 
 ITEMS = 40
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory) -> Yard:
-    return Yard(tmp_path_factory.mktemp("farm"), ITEMS)
+def yard(module_folders: ModuleFolders) -> Yard:
+    return Yard(module_folders.mktemp("farm"), ITEMS)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from host_process import ComfyProcess
+from module_folders import ModuleFolders
 from pack import ROOT
 from PIL import Image
 
@@ -42,8 +43,8 @@ WORKFLOW: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyProcess]:
-    host = ComfyProcess(tmp_path_factory.mktemp("headless") / "host")
+def server(module_folders: ModuleFolders) -> Iterator[ComfyProcess]:
+    host = ComfyProcess(module_folders.mktemp("headless") / "host")
     host.start(timeout=900)
     yield host
     host.stop()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from host_process import ComfyProcess, find_host
+from module_folders import ModuleFolders
 from PIL import Image
 
 RABBIT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -71,9 +72,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def broker(module_folders: ModuleFolders) -> Iterator[str]:
     """A broker of this test alone, on 127.0.0.1; its address."""
-    folder = tmp_path_factory.mktemp("broker")
+    folder = module_folders.mktemp("broker")
     port, dist, epmd = free_ports(3)
     plugins = folder / "plugins"
     plugins.write_text("[].", encoding="utf-8")
@@ -108,9 +109,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def front(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyProcess]:
+def front(broker: str, module_folders: ModuleFolders) -> Iterator[ComfyProcess]:
     """A front end that runs nothing itself, with two workers on the same folders."""
-    base = tmp_path_factory.mktemp("rabbit") / "host"
+    base = module_folders.mktemp("rabbit") / "host"
     options = ("--distributed-queue-connection-uri", broker, "--distributed-queue-frontend")
     host = ComfyProcess(base, options=options)
     for place in range(PROMPTS):

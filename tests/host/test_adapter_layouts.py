@@ -17,6 +17,7 @@ from likeness_pack.adapters.identity_ops import with_image_tokens
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.tools.standins.command import write_standin
+from module_folders import ModuleFolders
 from tiny_adapters import write_fact
 from unet_calls import call_unet, patched_calls
 
@@ -24,8 +25,8 @@ WIDTHS = {"SD15": (32, 64, 128, 128), "SDXL": (32, 64, 128)}
 
 
 @pytest.fixture(scope="module")
-def first_generation(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
-    path = write_standin("fact-v0", tmp_path_factory.mktemp("v0"), WIDTHS["SD15"])
+def first_generation(module_folders: ModuleFolders) -> LoadedAdapter:
+    path = write_standin("fact-v0", module_folders.mktemp("v0"), WIDTHS["SD15"])
     return LoadedAdapter(registry.load(path.rename(path.with_name("another name.bin"))))
 
 

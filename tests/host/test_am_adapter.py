@@ -36,6 +36,7 @@ from likeness_pack.nodes.am_adapter import (
     LikenessAMAdapterSampler,
     LikenessRetrieveExemplar,
 )
+from module_folders import ModuleFolders
 from safetensors.torch import save_file
 from tiny_adapters import write_faceid
 from torch import Tensor
@@ -56,12 +57,12 @@ def other() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
     """A matcher of the published size, read through the registry."""
     generator = torch.Generator().manual_seed(3)
     shapes = {name: value.shape for name, value in Matcher((9, 16, 32, 16, 8)).state_dict().items()}
     tensors = {name: torch.randn(shape, generator=generator) * 0.4 for name, shape in shapes.items()}
-    path = tmp_path_factory.mktemp("am") / "renamed.safetensors"
+    path = module_folders.mktemp("am") / "renamed.safetensors"
     save_file(tensors, path)
     return LoadedAdapter(registry.load(path, kind="adapter"))
 
@@ -214,10 +215,10 @@ def test_one_model_in_both_places(model: Any, loaded: LoadedAdapter) -> None:
 
 
 def test_with_an_identity_on_the_same_model(
-    model: Any, other: Any, loaded: LoadedAdapter, tmp_path_factory: pytest.TempPathFactory
+    model: Any, other: Any, loaded: LoadedAdapter, module_folders: ModuleFolders
 ) -> None:
     """FaceID in attn2 and the exemplar in attn1, in either order, on the model alone."""
-    faceid = LoadedAdapter(registry.load(write_faceid(tmp_path_factory.mktemp("both") / "f.bin", "SD15")))
+    faceid = LoadedAdapter(registry.load(write_faceid(module_folders.mktemp("both") / "f.bin", "SD15")))
     plain = ApplyOptions(lora_strength=0.0)
     first = patched(apply_identity(model, faceid, arcface_identity(), plain), other, loaded)
     second = apply_identity(patched(model, other, loaded), faceid, arcface_identity(), plain)

@@ -30,14 +30,15 @@ from likeness_pack.nodes.audio import (
 from likeness_pack.nodes.imagineid import LikenessVoiceFactors
 from likeness_pack.tools.standins.command import write_standin
 from likeness_pack.training.imagineid import save_factors
+from module_folders import ModuleFolders
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(module_folders: ModuleFolders) -> Iterator[Path]:
     """A folder of encoders with a blank and Chinese letters in its name."""
     engine()
     model_folders.register_model_folders()
-    path = tmp_path_factory.mktemp("voices") / "My voices 声音"
+    path = module_folders.mktemp("voices") / "My voices 声音"
     path.mkdir()
     table = folder_paths().folder_names_and_paths
     table["face_encoders"][0].append(str(path))

@@ -18,6 +18,7 @@ from likeness_pack.tools.standins import hunyuan_avatar as standin
 from likeness_pack.training.avatar_dit import VideoDit
 from likeness_pack.training.avatar_dit_sizes import DitSizes
 from likeness_pack.training.avatar_emotion import AvatarBase, EmotionOptions, fresh_network, save_emotion
+from module_folders import ModuleFolders
 from safetensors.torch import save_file
 from tiny_hunyuan import need_hunyuan
 from torch import Tensor
@@ -43,10 +44,10 @@ def without_gradients() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, LoadedAdapter, LoadedAdapter]:
+def parts(module_folders: ModuleFolders) -> tuple[Any, LoadedAdapter, LoadedAdapter]:
     """MODEL, Avatar's adapter, and an emotion module with open gates."""
     need_hunyuan()
-    folder = tmp_path_factory.mktemp("beside")
+    folder = module_folders.mktemp("beside")
     save_file(standin.filled(standin.checkpoint(standin.HEAD, DOUBLE, SINGLE, TEXT)), folder / "avatar.safetensors")
     model, loaded, _ = load_avatar(folder / "avatar.safetensors", None)
     base = AvatarBase(VideoDit(DitSizes(standin.HEAD, 1, DOUBLE, 1, TEXT)))

@@ -35,6 +35,7 @@ from likeness_pack.training.avatar_emotion import (
 from likeness_pack.training.avatar_emotion import (
     EmotionOptions as TrainingOptions,
 )
+from module_folders import ModuleFolders
 from tiny_avatar_emotion import filled
 from tiny_hunyuan import (
     POOLED,
@@ -80,8 +81,8 @@ def written(folder: Path, base: AvatarBase, gate: float = 0.7) -> LoadedAdapter:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory, base: AvatarBase) -> LoadedAdapter:
-    return written(tmp_path_factory.mktemp("emotion"), base)
+def loaded(module_folders: ModuleFolders, base: AvatarBase) -> LoadedAdapter:
+    return written(module_folders.mktemp("emotion"), base)
 
 
 def picture(seed: int = 0) -> Tensor:

@@ -31,6 +31,7 @@ from likeness_pack.inject.host import folder_paths
 from likeness_pack.tools.standins import avatar_emotion as emotion
 from likeness_pack.tools.standins import hunyuan_avatar as standin
 from likeness_pack.tools.standins.command import write_standin
+from module_folders import ModuleFolders
 from pack import ROOT
 from safetensors.torch import save_file
 from torch import Tensor
@@ -62,13 +63,13 @@ class Vae:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def files(module_folders: ModuleFolders) -> Iterator[None]:
     """Everything where the workflow looks for it."""
     if importlib.util.find_spec("mtcnn") is None:
         pytest.skip("the detector's weights come with the package mtcnn")
     data, image = pytest.importorskip("skimage.data"), pytest.importorskip("PIL.Image")
     model_folders.register_model_folders()
-    folder = tmp_path_factory.mktemp("models")
+    folder = module_folders.mktemp("models")
     tensors = standin.filled(standin.checkpoint(standin.HEAD, DOUBLE, SINGLE, TEXT))
     torch.save(standin.packed(tensors), folder / "mp_rank_00_model_states.pt")
     write_standin("whisper-tiny", folder, (), "fp32").rename(folder / "whisper-tiny.safetensors")

@@ -15,6 +15,7 @@ from likeness_pack.faces.errors import BadImage, LikenessError
 from likeness_pack.inject.hunyuan_avatar_call import TEXT_MASK
 from likeness_pack.inject.hunyuan_avatar_prompt import CROP, LENGTH, NEGATIVE, PREFIX, encode_prompt, picture_rows
 from likeness_pack.nodes.hunyuan_avatar import LikenessEncodeAvatarPrompt
+from module_folders import ModuleFolders
 
 PROMPT = "A woman (smiling:1.2) speaks"
 ROWS = 16
@@ -32,8 +33,8 @@ def clip() -> Any:
 
 
 @pytest.fixture(scope="module")
-def vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return thin_clip_vision(tmp_path_factory.mktemp("vision"))
+def vision(module_folders: ModuleFolders) -> Any:
+    return thin_clip_vision(module_folders.mktemp("vision"))
 
 
 def picture(seed: int = 0) -> torch.Tensor:

@@ -22,6 +22,7 @@ from likeness_pack.inject.host import folder_paths
 from likeness_pack.inject.loaded_networks import LoadedDetector
 from likeness_pack.tools.standins import hunyuan_avatar as standin
 from likeness_pack.tools.standins.command import write_standin
+from module_folders import ModuleFolders
 from pack import ROOT
 from torch import Tensor
 
@@ -88,11 +89,11 @@ def test_official_numbers_stand_in_the_workflow(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def files(module_folders: ModuleFolders) -> Iterator[None]:
     """The checkpoint, the audio encoder and voices where the workflows look for them."""
     pytest.importorskip("av")
     model_folders.register_model_folders()
-    folder = tmp_path_factory.mktemp("models")
+    folder = module_folders.mktemp("models")
     weights = standin.filled(standin.checkpoint(double=6, single=6, text=TEXT_WIDTH))
     (folder / "diffusion").mkdir()
     torch.save(standin.packed(weights), folder / "diffusion" / "mp_rank_00_model_states.pt")

@@ -15,21 +15,22 @@ from likeness_pack.adapters import registry
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
+from module_folders import ModuleFolders
 from reachable import tensor_bytes
 from tiny_adapters import write_faceid, write_fact
 from unet_calls import call_unet
 
 
 @pytest.fixture(scope="module")
-def faceid(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def faceid(module_folders: ModuleFolders) -> LoadedAdapter:
     """FaceID for the tiny SD1.5."""
-    return LoadedAdapter(registry.load(write_faceid(tmp_path_factory.mktemp("m") / "faceid.bin", "SD15")))
+    return LoadedAdapter(registry.load(write_faceid(module_folders.mktemp("m") / "faceid.bin", "SD15")))
 
 
 @pytest.fixture(scope="module")
-def fact(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def fact(module_folders: ModuleFolders) -> LoadedAdapter:
     """FACT for the tiny SD1.5."""
-    return LoadedAdapter(registry.load(write_fact(tmp_path_factory.mktemp("m") / "fact.ckpt")))
+    return LoadedAdapter(registry.load(write_fact(module_folders.mktemp("m") / "fact.ckpt")))
 
 
 def _copy_containers(value: Any, memo: Any = None) -> Any:
@@ -99,10 +100,10 @@ def test_five_clones_share_one_copy(which: str, request: pytest.FixtureRequest, 
 
 
 @pytest.mark.parametrize("kind", ["SD15", "SDXL"])
-def test_options_hold_the_cache_alone(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_options_hold_the_cache_alone(kind: str, module_folders: ModuleFolders) -> None:
     """After sampling calls the options reach no more than keys and values of one identity, plus five percent."""
     model = tiny_model(kind)
-    path = write_faceid(tmp_path_factory.mktemp("cache") / "faceid.bin", kind, tokens=16)
+    path = write_faceid(module_folders.mktemp("cache") / "faceid.bin", kind, tokens=16)
     loaded = LoadedAdapter(registry.load(path, variant="auto"))
     patched = apply_identity(model, loaded, arcface_identity(), ApplyOptions())
     call_unet(patched, kind, (1, 0))

@@ -17,6 +17,7 @@ from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
+from module_folders import ModuleFolders
 from safetensors.torch import save_file
 from tiny_systems import BY_NAME, patches_of
 from torch import Tensor
@@ -59,9 +60,9 @@ def models() -> dict[Kind, Any]:
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
+def load(module_folders: ModuleFolders) -> Load:
     """Each adapter once."""
-    folder, kept = tmp_path_factory.mktemp("systems"), {}
+    folder, kept = module_folders.mktemp("systems"), {}
 
     def loaded(name: str) -> LoadedAdapter:
         if name not in kept:

@@ -16,6 +16,7 @@ from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.attention import IdentityAttention
 from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
+from module_folders import ModuleFolders
 from tiny_adapters import write_faceid
 from unet_calls import call_unet, patched_calls
 
@@ -33,9 +34,9 @@ def model(kind: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(kind: str, tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(kind: str, module_folders: ModuleFolders) -> LoadedAdapter:
     """A FaceID file of fitting widths, read through the registry."""
-    path = write_faceid(tmp_path_factory.mktemp("faceid") / "any name.bin", kind)
+    path = write_faceid(module_folders.mktemp("faceid") / "any name.bin", kind)
     return LoadedAdapter(registry.load(path))
 
 

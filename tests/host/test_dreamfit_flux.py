@@ -17,6 +17,7 @@ from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.garment import DiTReference, ReferenceOptions, apply_reference, encode_reference
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.reference_features import SLOT
+from module_folders import ModuleFolders
 
 pytestmark = pytest.mark.skipif(not engine().has_wrappers, reason="this ComfyUI has no Flux")
 BLOCKS = [("double_block", 0), ("double_block", 1), *(("single_block", number) for number in range(3))]
@@ -37,8 +38,8 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
-    return LoadedAdapter(registry.load(write_dit_file(tmp_path_factory.mktemp("dreamfit") / "a.bin")))
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
+    return LoadedAdapter(registry.load(write_dit_file(module_folders.mktemp("dreamfit") / "a.bin")))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.garment import ReferenceOptions, UNetReference, apply_reference, encode_reference
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.reference_features import SLOT
+from module_folders import ModuleFolders
 from tiny_adapters import write_faceid
 from unet_calls import call_unet
 
@@ -31,9 +32,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def file(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(model: Any, module_folders: ModuleFolders) -> Path:
     """The adapter alone."""
-    return write_unet_file(tmp_path_factory.mktemp("dreamfit") / "a.ckpt", model.model.diffusion_model, base=False)
+    return write_unet_file(module_folders.mktemp("dreamfit") / "a.ckpt", model.model.diffusion_model, base=False)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from likeness_pack.training.dreamid_build import BuildOptions, FacePhoto, build_
 from likeness_pack.training.dreamid_losses import renoised
 from likeness_pack.training.dreamid_unet import Conditions, SwapModel, random_base, started
 from likeness_pack.training.dreamid_unet import fill_seeded as fill_model
+from module_folders import ModuleFolders
 from safetensors.torch import save_file
 from small_vae import small_vae, small_vae_tensors
 from torch import Tensor
@@ -80,13 +81,13 @@ class Trained:
 
 
 @pytest.fixture(scope="module", params=["eps", "v"])
-def trained(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(tmp_path_factory.mktemp("dreamid"), replace(FACTS, prediction=request.param))
+def trained(request: Any, module_folders: ModuleFolders) -> Trained:
+    return Trained(module_folders.mktemp("dreamid"), replace(FACTS, prediction=request.param))
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(tmp_path_factory.mktemp("dreamid"), replace(FACTS, prediction="v"))
+def one(module_folders: ModuleFolders) -> Trained:
+    return Trained(module_folders.mktemp("dreamid"), replace(FACTS, prediction="v"))
 
 
 def pictures(count: int, seed: int = 5) -> Tensor:

@@ -23,6 +23,7 @@ from likeness_pack.inject.dreamid_v_sampling import cfg_of, official_sampler, of
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.tools.standins import dreamid_v as standins
 from likeness_pack.tools.standins.fill import filled_all
+from module_folders import ModuleFolders
 from torch import Tensor
 
 pytestmark = pytest.mark.skipif(not engine().has_wrappers, reason="this ComfyUI has no Wan")
@@ -66,14 +67,14 @@ class Vae:
 
 
 @pytest.fixture(scope="module")
-def pose(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("dreamidv")
+def pose(module_folders: ModuleFolders) -> Files:
+    folder = module_folders.mktemp("dreamidv")
     return load_file(folder / "a.safetensors", filled_all(standins.pose(WIDTHS, LAYERS), torch.float32))
 
 
 @pytest.fixture(scope="module")
-def faster(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("dreamidv")
+def faster(module_folders: ModuleFolders) -> Files:
+    folder = module_folders.mktemp("dreamidv")
     return load_file(folder / "b.safetensors", filled_all(standins.faster(WIDTHS, LAYERS), torch.float32))
 
 

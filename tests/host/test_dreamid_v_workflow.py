@@ -26,6 +26,7 @@ from likeness_pack.inject import model_folders
 from likeness_pack.inject.host import folder_paths
 from likeness_pack.tools.standins.command import write_standin
 from likeness_pack.tools.standins.fill import filled_all
+from module_folders import ModuleFolders
 from pack import ROOT
 from torch import Tensor
 
@@ -85,13 +86,13 @@ def _write_clip(path: Path, photo: Tensor) -> None:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def files(module_folders: ModuleFolders) -> Iterator[None]:
     """Everything where the workflow looks for it."""
     for package in ("dlib", "face_recognition_models"):
         pytest.importorskip(package)
     data, image = pytest.importorskip("skimage.data"), pytest.importorskip("PIL.Image")
     model_folders.register_model_folders()
-    folder = tmp_path_factory.mktemp("models")
+    folder = module_folders.mktemp("models")
     for name, standin in (("dreamidv", "dreamid-v"), ("dreamidv_faster", "dreamid-v-faster")):
         write_standin(standin, folder, WIDTHS, "fp32").rename(folder / f"{name}.pth")
     _write_vae(folder / "Wan2.1_VAE.pth")

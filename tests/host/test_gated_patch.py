@@ -14,6 +14,7 @@ from likeness_pack.adapters.adapter import TokenOptions
 from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.loaded import LoadedAdapter
+from module_folders import ModuleFolders
 from reachable import tensor_bytes
 from tiny_adapters import write_faceid, write_fact
 from unet_calls import call_unet, patched_calls
@@ -26,9 +27,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
     """A FACT file of fitting widths, read through the registry."""
-    return LoadedAdapter(registry.load(write_fact(tmp_path_factory.mktemp("fact") / "renamed.ckpt")))
+    return LoadedAdapter(registry.load(write_fact(module_folders.mktemp("fact") / "renamed.ckpt")))
 
 
 @pytest.mark.parametrize("rows", [(1, 0), (0, 1), (0,), (1,), (0, 0, 1)])
@@ -73,9 +74,9 @@ def test_two_photos_give_thirty_two_tokens(model: Any, loaded: LoadedAdapter) ->
     assert (one - two).abs().max() > 1e-4
 
 
-def test_composes_with_faceid(model: Any, loaded: LoadedAdapter, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_composes_with_faceid(model: Any, loaded: LoadedAdapter, module_folders: ModuleFolders) -> None:
     """Both families on one model, in either order: the same numbers, all layers of both."""
-    faceid = LoadedAdapter(registry.load(write_faceid(tmp_path_factory.mktemp("both") / "faceid.bin", "SD15")))
+    faceid = LoadedAdapter(registry.load(write_faceid(module_folders.mktemp("both") / "faceid.bin", "SD15")))
 
     def fact(m: Any) -> Any:
         return apply_identity(m, loaded, transface_identity(), ApplyOptions(strength=0.5))

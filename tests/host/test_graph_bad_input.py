@@ -25,6 +25,7 @@ from likeness_pack.nodes.detect import LikenessDetectFaces, LikenessFacesFromUse
 from likeness_pack.nodes.encoder import LikenessEncodeIdentity, LikenessLoadEncoder
 from likeness_pack.nodes.select import LikenessSelectFaces
 from likeness_pack.tools.standins.command import write_standin
+from module_folders import ModuleFolders
 from torch import Tensor
 
 SENTENCE = re.compile(r"[^\n]+: expected [^\n]+, found [^\n]+; [^\n]+\.")
@@ -42,11 +43,11 @@ class Trap:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(module_folders: ModuleFolders) -> Iterator[Path]:
     """A further folder for adapters and encoders, with spaces and Chinese letters, as extra model paths bring it."""
     engine()
     model_folders.register_model_folders()
-    path = tmp_path_factory.mktemp("models") / "My models 模型 文件夹"
+    path = module_folders.mktemp("models") / "My models 模型 文件夹"
     path.mkdir()
     table = folder_paths()
     for name in ("face_adapters", "face_encoders"):

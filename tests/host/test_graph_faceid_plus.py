@@ -22,6 +22,7 @@ from likeness_pack.nodes.adapter import LikenessApplyIdentity
 from likeness_pack.nodes.detect import LikenessDetectFaces, LikenessLoadDetector
 from likeness_pack.nodes.encoder import LikenessEncodeIdentity
 from likeness_pack.tools.standins.command import write_standin
+from module_folders import ModuleFolders
 from torch import Tensor
 
 WIDTHS = (32, 64, 128, 128)
@@ -61,8 +62,8 @@ def astronaut() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def clip_vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    path = tmp_path_factory.mktemp("clip") / "config.json"
+def clip_vision(module_folders: ModuleFolders) -> Any:
+    path = module_folders.mktemp("clip") / "config.json"
     path.write_text(json.dumps(CLIP), encoding="utf-8")
     value = importlib.import_module("comfy.clip_vision").ClipVisionModel(str(path))
     fill_seeded(value.model)
@@ -83,8 +84,8 @@ def identity(astronaut: Tensor, clip_vision: Any) -> Identity:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("plus")
+def folder(module_folders: ModuleFolders) -> Path:
+    return module_folders.mktemp("plus")
 
 
 def latent(adapter: LoadedAdapter | None, identity: Identity, **options: Any) -> Tensor:
@@ -137,10 +138,8 @@ def test_an_identity_without_image_tokens_is_told(astronaut: Tensor, folder: Pat
         latent(plus(folder, "faceid-plusv2-sd15"), bare)
 
 
-def test_a_clip_of_another_width_is_told(
-    astronaut: Tensor, folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("narrow") / "config.json"
+def test_a_clip_of_another_width_is_told(astronaut: Tensor, folder: Path, module_folders: ModuleFolders) -> None:
+    path = module_folders.mktemp("narrow") / "config.json"
     path.write_text(json.dumps({**CLIP, "hidden_size": 1024}), encoding="utf-8")
     narrow = importlib.import_module("comfy.clip_vision").ClipVisionModel(str(path))
     fill_seeded(narrow.model)

@@ -28,6 +28,7 @@ from likeness_pack.inject.hunyuan_avatar_files import load_avatar
 from likeness_pack.inject.hunyuan_avatar_report import avatar_report
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.tools.standins import hunyuan_avatar as standin
+from module_folders import ModuleFolders
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -51,9 +52,9 @@ def tensors() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor]) -> Path:
+def file(module_folders: ModuleFolders, tensors: dict[str, Tensor]) -> Path:
     """As the official pickle is packed."""
-    path = tmp_path_factory.mktemp("avatar") / "states.pt"
+    path = module_folders.mktemp("avatar") / "states.pt"
     torch.save(standin.packed(tensors), path)
     return path
 

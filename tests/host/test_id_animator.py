@@ -29,6 +29,7 @@ from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.managed import ManagedNetwork
 from likeness_pack.inject.motion import apply_motion
 from likeness_pack.nodes.id_animator import LikenessFrameStrength
+from module_folders import ModuleFolders
 from PIL import Image
 from tiny_portraits import aligned_identity, write_animator, write_motion
 from torch import Tensor
@@ -45,17 +46,17 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
     """ID-Animator for it, read through the registry."""
-    path = tmp_path_factory.mktemp("animator") / "any.ckpt"
+    path = module_folders.mktemp("animator") / "any.ckpt"
     write_animator(path)
     return LoadedAdapter(registry.load(path))
 
 
 @pytest.fixture(scope="module")
-def motion(tmp_path_factory: pytest.TempPathFactory) -> ManagedNetwork:
+def motion(module_folders: ModuleFolders) -> ManagedNetwork:
     """A motion module for it."""
-    path = tmp_path_factory.mktemp("motion") / "mm.ckpt"
+    path = module_folders.mktemp("motion") / "mm.ckpt"
     write_motion(path)
     return ManagedNetwork(read_motion(path)[0])
 

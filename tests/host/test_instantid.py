@@ -19,6 +19,7 @@ from likeness_pack.faces.types import FaceBatch, Faces
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.nodes.instantid import LikenessInstantIDConditioning, LikenessKeypointsPicture
+from module_folders import ModuleFolders
 from tiny_adapters import write_faceid
 from unet_calls import patched_calls
 
@@ -32,9 +33,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
     """A file of InstantID's layout."""
-    path = tmp_path_factory.mktemp("instantid") / "any.bin"
+    path = module_folders.mktemp("instantid") / "any.bin"
     save(path, tiny("sdxl", "instantid"))
     return LoadedAdapter(registry.load(path, variant="instantid"))
 

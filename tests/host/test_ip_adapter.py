@@ -20,15 +20,16 @@ from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.nodes.adapter import LikenessApplyIdentity
 from likeness_pack.nodes.encoder_image import LikenessEncodeImage
+from module_folders import ModuleFolders
 from unet_calls import call_unet, patched_calls
 
 VARIANT = {"plain": "plain", "full_face": "full_face", "plus": "plus_face"}
 
 
 @pytest.fixture(scope="module")
-def vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def vision(module_folders: ModuleFolders) -> Any:
     """A CLIP vision model of ViT-H's width."""
-    return clip_vision(tmp_path_factory.mktemp("vision"))
+    return clip_vision(module_folders.mktemp("vision"))
 
 
 @pytest.fixture(scope="module")

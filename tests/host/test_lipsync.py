@@ -56,6 +56,7 @@ from likeness_pack.nodes.lipsync import (
     LikenessLoadMuseTalk,
 )
 from likeness_pack.tools.standins.command import write_standin
+from module_folders import ModuleFolders
 from musetalk_models import WIDTHS, adapter_of, model_of, write_musetalk, write_tensors, write_unavglip
 from pack import ROOT
 from small_vae import small_vae
@@ -67,9 +68,9 @@ RATES = [Fraction(24000, 1001), Fraction(25), Fraction(30000, 1001), Fraction(30
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(module_folders: ModuleFolders) -> Path:
     engine()
-    folder = tmp_path_factory.mktemp("lips 唇")
+    folder = module_folders.mktemp("lips 唇")
     write_musetalk(folder / "unet.pth.safetensors")
     write_unavglip(folder / "identity.safetensors")
     return folder
@@ -546,11 +547,11 @@ def test_a_person_is_chosen_and_errors_leave_no_file(model: Any, vae: Any, tmp_p
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def files(module_folders: ModuleFolders) -> Iterator[Path]:
     """Stand-ins, a clip of a real face and a voice, where the workflow looks for them."""
     engine()
     model_folders.register_model_folders()
-    root = tmp_path_factory.mktemp("workflow")
+    root = module_folders.mktemp("workflow")
     write_musetalk(root / "diffusion_models" / "musetalkV15" / "unet.pth")
     (root / "encoders").mkdir()
     write_standin("whisper-tiny", root / "encoders").rename(root / "encoders" / "whisper-tiny.safetensors")

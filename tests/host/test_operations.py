@@ -13,6 +13,7 @@ from likeness_pack.evaluation.operations import count_calls
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.loaded import LoadedAdapter
+from module_folders import ModuleFolders
 from tiny_adapters import write_faceid
 from unet_calls import call_unet
 
@@ -24,9 +25,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
     """FaceID with sixteen tokens."""
-    path = write_faceid(tmp_path_factory.mktemp("ops") / "faceid.bin", "SDXL", tokens=16)
+    path = write_faceid(module_folders.mktemp("ops") / "faceid.bin", "SDXL", tokens=16)
     return LoadedAdapter(registry.load(path))
 
 

@@ -21,6 +21,7 @@ from likeness_pack.inject.loaded_networks import LoadedEncoder
 from likeness_pack.inject.loaded_parser import LoadedParser
 from likeness_pack.nodes import parse
 from likeness_pack.nodes.encoder import LikenessEncodeIdentity
+from module_folders import ModuleFolders
 from pack import ROOT
 from tiny_parser import PICTURE, pictures, two_and_one, write_trained
 from torch import Tensor
@@ -29,11 +30,11 @@ NODES: dict[str, Any] = {node.__name__: node for node in parse.NODES}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(module_folders: ModuleFolders) -> Iterator[Path]:
     """A folder of parsers as the publisher names them: one name for all files."""
     engine()
     model_folders.register_model_folders()
-    path = tmp_path_factory.mktemp("parsers") / "My models 模型"
+    path = module_folders.mktemp("parsers") / "My models 模型"
     for name in ("celeba", "lapa"):
         (path / f"swinb_{name}_224").mkdir(parents=True)
         write_trained(path / f"swinb_{name}_224" / "model_299.pt", name)

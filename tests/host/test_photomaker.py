@@ -20,6 +20,7 @@ from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.text_tokens import BadPrompt
 from likeness_pack.nodes.photomaker import LikenessPhotoMakerEncode, LikenessPhotoMakerPrompt
+from module_folders import ModuleFolders
 from torch.nn.functional import linear
 from unet_calls import call_unet
 
@@ -44,9 +45,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
-def loaded(request: pytest.FixtureRequest, model: Any, tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(request: pytest.FixtureRequest, model: Any, module_folders: ModuleFolders) -> LoadedAdapter:
     """A file with a LoRA on every attention."""
-    path = tmp_path_factory.mktemp("photomaker") / "any.bin"
+    path = module_folders.mktemp("photomaker") / "any.bin"
     save(path, tiny_photomaker(request.param == "v2") | photomaker_lora(modules_of(model)))
     return LoadedAdapter(registry.load(path))
 

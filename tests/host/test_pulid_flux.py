@@ -17,6 +17,7 @@ from likeness_pack.evaluation.operations import count_calls
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.loaded import LoadedAdapter
+from module_folders import ModuleFolders
 from tiny_pulid import FLUX_WIDTH, flux_shapes, pulid_identity, sample_flux, tiny_flux, write
 from torch import Tensor
 
@@ -36,9 +37,9 @@ def model(has_flux: bool) -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
     """A file with 20 modules."""
-    return LoadedAdapter(registry.load(write(tmp_path_factory.mktemp("flux") / "any.safetensors", flux_shapes())))
+    return LoadedAdapter(registry.load(write(module_folders.mktemp("flux") / "any.safetensors", flux_shapes())))
 
 
 def _slots(model: Any) -> dict[tuple[str, int], Any]:

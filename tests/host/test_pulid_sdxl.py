@@ -23,6 +23,7 @@ from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.loaded_networks import LoadedEncoder
 from likeness_pack.nodes.pulid import LikenessApplyPulid, LikenessApplyPulidFlux, LikenessEncodePulid
+from module_folders import ModuleFolders
 from tiny_adapters import write_faceid
 from tiny_pulid import pulid_identity, sdxl_shapes, write
 from unet_calls import call_unet, patched_calls
@@ -37,9 +38,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
     """PuLID v1."""
-    return LoadedAdapter(registry.load(write(tmp_path_factory.mktemp("pulid") / "p.bin", sdxl_shapes("v1"))))
+    return LoadedAdapter(registry.load(write(module_folders.mktemp("pulid") / "p.bin", sdxl_shapes("v1"))))
 
 
 def _options(projection: Projection, zeros: int = 8, **other: Any) -> ApplyOptions:

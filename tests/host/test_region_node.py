@@ -16,6 +16,7 @@ from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.layer_map import UNetLayer, unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.nodes.adapter import LikenessApplyIdentity, LikenessApplyRegions
+from module_folders import ModuleFolders
 from tiny_pulid import flux_shapes, pulid_identity, sample_flux, tiny_flux, write
 from tiny_systems import BY_NAME, SYSTEMS, System, patches_of
 from torch import Tensor
@@ -34,9 +35,9 @@ def models() -> dict[Kind, Any]:
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Loader:
+def load(module_folders: ModuleFolders) -> Loader:
     """Each adapter once."""
-    folder, kept = tmp_path_factory.mktemp("systems"), {}
+    folder, kept = module_folders.mktemp("systems"), {}
 
     def loaded(system: System) -> LoadedAdapter:
         if system.name not in kept:

@@ -14,6 +14,7 @@ from likeness_pack.adapters import registry
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.layer_map import unet_layers
 from likeness_pack.inject.loaded import LoadedAdapter
+from module_folders import ModuleFolders
 from tiny_adapters import write_faceid
 
 
@@ -24,9 +25,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
     """FaceID for it."""
-    return LoadedAdapter(registry.load(write_faceid(tmp_path_factory.mktemp("regions") / "faceid.bin", "SD15")))
+    return LoadedAdapter(registry.load(write_faceid(module_folders.mktemp("regions") / "faceid.bin", "SD15")))
 
 
 def _soft_masks(count: int) -> list[torch.Tensor]:

@@ -20,6 +20,7 @@ from likeness_pack.inject.loaded import LoadedAdapter
 from likeness_pack.inject.residual_blocks import RestoredBlock
 from likeness_pack.inject.restorer_sampling import official_sigmas, with_official_timesteps
 from likeness_pack.inject.restorerid import ATTENTION_SLOT, SLOT, RestorationOptions, apply_restoration
+from module_folders import ModuleFolders
 from restorer_cases import holder_of, lq_latents, reference_identity, tiny_restorer
 from torch import Tensor
 from unet_calls import call_unet, load_model, unet_inputs
@@ -35,8 +36,8 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedAdapter:
-    return tiny_restorer(tmp_path_factory.mktemp("restorer"))
+def loaded(module_folders: ModuleFolders) -> LoadedAdapter:
+    return tiny_restorer(module_folders.mktemp("restorer"))
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ from likeness_pack.nodes.restore import (
     LikenessRestorerSampler,
 )
 from likeness_pack.tools.standins.command import write_standin
+from module_folders import ModuleFolders
 from torch import Tensor
 
 PEOPLE = (1, 4)
@@ -112,8 +113,8 @@ def faces(photo: Tensor, detector: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def clip_vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    path = tmp_path_factory.mktemp("clip") / "config.json"
+def clip_vision(module_folders: ModuleFolders) -> Any:
+    path = module_folders.mktemp("clip") / "config.json"
     path.write_text(json.dumps(CLIP), encoding="utf-8")
     value = importlib.import_module("comfy.clip_vision").ClipVisionModel(str(path))
     fill_seeded(value.model)
@@ -269,8 +270,8 @@ def test_other_files_are_told_by_the_loader(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def musiq(tmp_path_factory: pytest.TempPathFactory) -> LoadedEncoder:
-    path = write_standin("musiq", tmp_path_factory.mktemp("musiq"))
+def musiq(module_folders: ModuleFolders) -> LoadedEncoder:
+    path = write_standin("musiq", module_folders.mktemp("musiq"))
     return LoadedEncoder(registry.load(path, kind="encoder"))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from host_process import PACK_FOLDER, ComfyProcess, HostFailed
+from module_folders import ModuleFolders
 from pack import register
 
 register()
@@ -14,9 +15,9 @@ from likeness_pack.tools.dev.import_cost import measure  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyProcess]:
+def server(module_folders: ModuleFolders) -> Iterator[ComfyProcess]:
     # A base directory with a space and Chinese letters, as users have them.
-    with ComfyProcess(tmp_path_factory.mktemp("server") / "my host 面") as host:
+    with ComfyProcess(module_folders.mktemp("server") / "my host 面") as host:
         yield host
 
 

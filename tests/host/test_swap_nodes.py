@@ -22,6 +22,7 @@ from likeness_pack.inject.host import folder_paths, model_management
 from likeness_pack.inject.loaded_swapper import LoadedSwapper
 from likeness_pack.nodes.swap import LikenessLoadSwapper, LikenessPasteSwap, LikenessSwapFaces, LikenessSwapMask
 from likeness_pack.nodes.tracks import LikenessSelectPersons, LikenessTrackFaces
+from module_folders import ModuleFolders
 from swap_standins import StandIn, batch_of, faces_at, write_reswapper
 from torch import Tensor
 
@@ -29,11 +30,11 @@ FRAMES = 50
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(module_folders: ModuleFolders) -> Iterator[Path]:
     """A folder of swappers with a blank and Chinese letters in its name."""
     engine()
     model_folders.register_model_folders()
-    path = tmp_path_factory.mktemp("swappers") / "My models 模型"
+    path = module_folders.mktemp("swappers") / "My models 模型"
     path.mkdir()
     table = folder_paths().folder_names_and_paths
     table["face_swappers"][0].append(str(path))

@@ -13,6 +13,7 @@ from host_inprocess import engine
 from likeness_pack import nodes as ours
 from likeness_pack.inject import model_folders
 from likeness_pack.inject.host import folder_paths
+from module_folders import ModuleFolders
 from pack import ROOT
 from swap_standins import write_onnx_recogniser, write_onnx_swapper
 from torch import Tensor
@@ -21,13 +22,13 @@ EMAP = torch.randn(512, 512, generator=torch.Generator().manual_seed(9))
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def files(module_folders: ModuleFolders) -> Iterator[None]:
     """A swapper and a recognition network where the workflows look for them."""
     for package in ("onnx", "onnxruntime", "insightface", "skimage"):
         pytest.importorskip(package)
     engine()
     model_folders.register_model_folders()
-    folder = tmp_path_factory.mktemp("models")
+    folder = module_folders.mktemp("models")
     (folder / "swappers").mkdir()
     write_onnx_swapper(folder / "swappers" / "inswapper_128.onnx", emap=EMAP)
     write_onnx_recogniser(folder / "insightface" / "models" / "buffalo_l" / "w600k_r50.onnx")

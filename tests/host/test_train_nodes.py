@@ -24,6 +24,7 @@ from likeness_pack.training import runs
 from likeness_pack.training.fact.models import ResamplerShape
 from likeness_pack.training.loop import TrainingFailed
 from likeness_pack.training.plot import picture_tensor
+from module_folders import ModuleFolders
 from PIL import Image
 from safetensors.torch import load_file
 from small_vae import small_vae
@@ -41,12 +42,12 @@ SHAPE = ResamplerShape(width=32, depth=1, heads=1, queries=4, feed_forward=64)
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def places(module_folders: ModuleFolders) -> Any:
     """The host's folders, photographs in its input folder, and a tiny drawn faces model."""
     base = engine().base
     model_folders.register_model_folders()
     photographs(base / "input" / "people", size=64)
-    weights = tiny_drawn_weights(tmp_path_factory.mktemp("weights"))
+    weights = tiny_drawn_weights(module_folders.mktemp("weights"))
     patch = pytest.MonkeyPatch()
     patch.setattr(host_lafr, "input_folder", lambda: base / "input")
     patch.setattr(drawn_model, "FOLDER", weights)

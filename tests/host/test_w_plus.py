@@ -27,6 +27,7 @@ from likeness_pack.inject.model_folders import register_model_folders
 from likeness_pack.nodes import w_plus as nodes
 from likeness_pack.nodes.common import Schema
 from likeness_pack.tools.standins.fill import filled_all
+from module_folders import ModuleFolders
 from tiny_adapters import write_faceid
 from tiny_portraits import w_plus_identity, write_w_plus
 from torch import Tensor
@@ -42,9 +43,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def tensors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+def tensors(module_folders: ModuleFolders) -> tuple[Path, dict[str, Tensor]]:
     """A W+ adapter for it: file and tensors."""
-    path = tmp_path_factory.mktemp("wplus") / "any.bin"
+    path = module_folders.mktemp("wplus") / "any.bin"
     return path, write_w_plus(path)
 
 

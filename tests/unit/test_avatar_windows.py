@@ -111,10 +111,7 @@ def seams(plan, total=99, steps=25):
     for step in range(steps):
         places = plan.windows(total, step)
         parts = [x[:, :, list(window)] for window in places]
-        moved = [
-            part + (part - denoised(part)) / sigmas[step] * (sigmas[step + 1] - sigmas[step])
-            for part in parts
-        ]
+        moved = [part + (part - denoised(part)) / sigmas[step] * (sigmas[step + 1] - sigmas[step]) for part in parts]
         x = windows.fused(moved, places, total)
     jumps = (x[:, :, 1:] - x[:, :, :-1]).abs().mean((0, 1, 3, 4))
     at = torch.tensor([33, 66]) - 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from clip_files import MIRROR, frame_times, packets, write_raw_clip
+from module_folders import ModuleFolders
 from pack import ROOT
 from torch import Tensor
 
@@ -17,7 +18,7 @@ STAMPS = [0, 512, 1536, 1792, 2560, 3072]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(module_folders: ModuleFolders) -> Path:
     """A clip, photos, a swapper and a recognition network."""
     for package in ("onnx", "onnxruntime", "insightface", "skimage"):
         pytest.importorskip(package)
@@ -25,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sample_faces import _pixels
     from swap_standins import write_onnx_recogniser, write_reswapper
 
-    path = tmp_path_factory.mktemp("command") / "my clips 剪"
+    path = module_folders.mktemp("command") / "my clips 剪"
     path.mkdir()
     person = _pixels("skimage", "data", "astronaut.png")
     Image.fromarray((person * 255).byte().numpy()).save(path / "face.png")

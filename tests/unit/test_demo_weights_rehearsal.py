@@ -22,9 +22,9 @@ command = importlib.import_module("likeness_pack.tools.train_demo_weights")
 
 
 @pytest.fixture(scope="module")
-def rehearsed(tmp_path_factory):
+def rehearsed(module_folders):
     pytest.importorskip("diffusers")
-    folder = tmp_path_factory.mktemp("rehearsal")
+    folder = module_folders.mktemp("rehearsal")
     assert command.main(["--share", "0.001", "--work", str(folder)]) == 0
     return folder
 

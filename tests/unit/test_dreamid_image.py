@@ -23,6 +23,7 @@ from likeness_pack.adapters.families.dreamid.layout import (
 )
 from likeness_pack.adapters.identity import EMBEDDING, Identity
 from likeness_pack.faces.errors import BadLandmarks
+from module_folders import ModuleFolders
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -63,8 +64,8 @@ def written(path: Path, tensors: dict[str, Tensor], facts: DreamIdFacts = FACTS,
 
 
 @pytest.fixture(scope="module")
-def adapter(tensors: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> DreamIdAdapter:
-    path = written(tmp_path_factory.mktemp("dreamid") / "any name.safetensors", tensors)
+def adapter(tensors: dict[str, Tensor], module_folders: ModuleFolders) -> DreamIdAdapter:
+    path = written(module_folders.mktemp("dreamid") / "any name.safetensors", tensors)
     loaded = registry.load(path)
     assert isinstance(loaded, DreamIdAdapter)
     return loaded

@@ -36,6 +36,7 @@ from likeness_pack.training.imagineid import (
 from likeness_pack.training.imagineid_clips import LABELS, BadClips, VoiceClip, VoiceClips, prepared, split
 from likeness_pack.training.imagineid_probe import FactorProbe, clip_vectors, mean_probe, probe
 from likeness_pack.training.loop import LoopOptions
+from module_folders import ModuleFolders
 from pack import ROOT
 
 SMALL = FactorOptions(batch=24, frames=48, width=64, layers=1, identity=32, content=32, emotion=32)
@@ -159,9 +160,9 @@ def test_a_stage_leaves_earlier_ones_alone(clips: VoiceClips) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(clips: VoiceClips, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(clips: VoiceClips, module_folders: ModuleFolders) -> Path:
     """A file of a short run."""
-    path = tmp_path_factory.mktemp("factors") / "声音 factors.safetensors"
+    path = module_folders.mktemp("factors") / "声音 factors.safetensors"
     network = train_factors(clips, None, SMALL, LITTLE)
     assert network is not None
     save_factors(path, network, facts_of(clips, LITTLE, "a line"))

@@ -14,6 +14,7 @@ from likeness_pack.adapters.adapter import TokenOptions
 from likeness_pack.adapters.checkpoint import read_header
 from likeness_pack.adapters.errors import AmbiguousCheckpoint, EncoderMismatch, UnknownCheckpoint
 from likeness_pack.adapters.identity import Identity
+from module_folders import ModuleFolders
 from sparse_files import nested_by_part, write_sparse_safetensors, write_zero_storage_torch
 
 ENCODERS = {"instantid": "arcface_antelopev2", "portrait_unnorm": "arcface_buffalo_l"}
@@ -25,8 +26,8 @@ def identity(encoder: str, photos: int = 1, scale: float = 20.0) -> Identity:
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("instantid") / "some file.bin"
+def file(module_folders: ModuleFolders) -> Path:
+    path = module_folders.mktemp("instantid") / "some file.bin"
     save(path, tiny("sdxl", "instantid"))
     return path
 

@@ -16,12 +16,13 @@ from likeness_pack.adapters.errors import EncoderMismatch
 from likeness_pack.faces.errors import BadImage
 from likeness_pack.tools.standins.command import write_standin
 from likeness_pack.tools.standins.restorerid import musiq
+from module_folders import ModuleFolders
 from sparse_files import write_zero_storage_torch
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> MusiqEncoder:
-    return registry.load(write_standin("musiq", tmp_path_factory.mktemp("musiq")), kind="encoder")
+def encoder(module_folders: ModuleFolders) -> MusiqEncoder:
+    return registry.load(write_standin("musiq", module_folders.mktemp("musiq")), kind="encoder")
 
 
 @pytest.mark.parametrize(

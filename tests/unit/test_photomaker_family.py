@@ -17,6 +17,7 @@ from likeness_pack.adapters.families.photomaker.pictures import MEAN, STD, clip_
 from likeness_pack.adapters.identity import Identity
 from likeness_pack.adapters.identity_ops import combine
 from likeness_pack.inject.text_tokens import BadPrompt, triggered_prompt
+from module_folders import ModuleFolders
 from sparse_files import nested_by_part, write_sparse_safetensors, write_zero_storage_torch
 
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
@@ -37,8 +38,8 @@ def variant(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def file(variant: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photomaker") / "any.bin"
+def file(variant: str, module_folders: ModuleFolders) -> Path:
+    path = module_folders.mktemp("photomaker") / "any.bin"
     save(path, tiny_photomaker(variant == "v2") | photomaker_lora(MODULES))
     return path
 

@@ -27,6 +27,7 @@ from likeness_pack.adapters.identity import Identity
 from likeness_pack.tools.standins import restorerid as keys
 from likeness_pack.tools.standins.command import write_standin
 from likeness_pack.tools.standins.fill import filled_all
+from module_folders import ModuleFolders
 from pack import ROOT
 from safetensors.torch import load_file, save_file
 from sparse_files import write_sparse_safetensors, write_zero_storage_torch
@@ -40,9 +41,9 @@ THIN = (32, 64, 128, 128)
 
 
 @pytest.fixture(scope="module")
-def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def slim(module_folders: ModuleFolders) -> Path:
     """A thin slim file whose structure encoder and projection have their published size."""
-    return write_standin("restorerid-slim", tmp_path_factory.mktemp("slim"), THIN)
+    return write_standin("restorerid-slim", module_folders.mktemp("slim"), THIN)
 
 
 @pytest.fixture(scope="module")

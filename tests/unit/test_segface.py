@@ -22,6 +22,7 @@ from likeness_pack.faces.errors import BadImage, BadLandmarks, FaceChoice, NoFac
 from likeness_pack.faces.parts import GROUPS
 from likeness_pack.faces.templates import template_points
 from likeness_pack.faces.types import FaceBatch, Faces
+from module_folders import ModuleFolders
 from pack import ROOT
 from PIL import Image
 from safetensors.torch import save_file
@@ -43,8 +44,8 @@ def tensors(network: SegFace) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_trained(tmp_path_factory.mktemp("files") / "model_299.pt")
+def published(module_folders: ModuleFolders) -> Path:
+    return write_trained(module_folders.mktemp("files") / "model_299.pt")
 
 
 def test_the_trainers_file_gives_the_model_alone(published: Path) -> None:

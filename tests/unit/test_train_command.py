@@ -39,8 +39,8 @@ ENCODER = {"task": "recogniser", "output": "out", "name": "mine", "steps": 3, "p
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return tiny_drawn_weights(tmp_path_factory.mktemp("weights"))
+def weights(module_folders):
+    return tiny_drawn_weights(module_folders.mktemp("weights"))
 
 
 @pytest.fixture

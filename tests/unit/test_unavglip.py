@@ -21,6 +21,7 @@ from likeness_pack.adapters.families.unavglip.family import FAMILY
 from likeness_pack.tools.standins.adapters import fact_blocks
 from likeness_pack.tools.standins.fill import filled_all
 from likeness_pack.tools.standins.musetalk import unavglip
+from module_folders import ModuleFolders
 from safetensors.torch import save_file
 
 WIDTHS = (32, 64, 64, 64)
@@ -33,8 +34,8 @@ def write(path: Path, shapes: dict[str, Any]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("unavglip") / "small.safetensors", unavglip(WIDTHS, 4, 2))
+def small(module_folders: ModuleFolders) -> Path:
+    return write(module_folders.mktemp("unavglip") / "small.safetensors", unavglip(WIDTHS, 4, 2))
 
 
 def test_the_formula_gives_the_training_codes_list() -> None:

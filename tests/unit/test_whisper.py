@@ -24,6 +24,7 @@ from likeness_pack.adapters.errors import EncoderMismatch, KeyMismatch
 from likeness_pack.tools.standins.command import write_standin
 from likeness_pack.tools.standins.fill import filled_all
 from likeness_pack.tools.standins.whisper import whisper, whisper_openai
+from module_folders import ModuleFolders
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,8 +32,8 @@ WIDTH = 64
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("whisper")
+def folder(module_folders: ModuleFolders) -> Path:
+    return module_folders.mktemp("whisper")
 
 
 @pytest.fixture(scope="module")
