@@ -14,7 +14,7 @@ import torch
 
 from .errors import BadCheckpoint
 from .nested import printable
-from .tensor_info import RawHeader, TensorInfo
+from .tensor_info import MAX_UNBACKED, RawHeader, TensorInfo, unbacked_size
 
 MAX_HEADER = 100_000_000
 _AGAIN = "download the file again and compare its size with the publisher's"
@@ -110,6 +110,8 @@ def _entry(path: Path, raw_name: str, entry: Any) -> tuple[TensorInfo, int, int]
     if offsets[1] - offsets[0] != info.nbytes:
         found = f"data_offsets that span {offsets[1] - offsets[0]} bytes"
         raise _bad(path, f"{info.nbytes} bytes for {name} of shape {_told(shape)}", found, _AGAIN)
+    if unbacked_size(info.shape, info.count) is not None:
+        raise _bad(path, f"at most {MAX_UNBACKED} in a size of the empty tensor {name}", _told(shape), _AGAIN)
     return info, offsets[0], offsets[1]
 
 

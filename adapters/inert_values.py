@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from .tensor_info import unbacked_size
+
 MAX_RANK = 64
 MAX_COUNT = 2**63 - 1
 
@@ -100,6 +102,8 @@ class TensorRef:
             raise ValueError(f"a tensor with {len(self.shape)} sizes and {len(self.stride)} strides")
         if any(type(size) is not int or not 0 <= size <= MAX_COUNT for size in sizes):
             raise ValueError(f"a tensor of shape {str(self.shape)[:80]} and stride {str(self.stride)[:80]}")
+        if unbacked_size(self.shape, self.storage.count) is not None:
+            raise ValueError(f"a tensor of shape {self.shape} in a storage of {self.storage.count} elements")
         if self.extent * self.dtype.itemsize > self.storage.nbytes:
             raise ValueError(
                 f"a tensor of shape {self.shape} needs {self.extent * self.dtype.itemsize} bytes, "

@@ -12,6 +12,9 @@ import torch
 _RESIDUE = ("optimizer", "lr_scheduler", "scheduler", "callbacks", "loops", "scaler", "amp_scaling_state")
 _WRAPPERS = ("state_dict.", "model.", "module.")
 _MAX_WRAPPERS = 8
+# Empty and expanded tensors may claim any size without a byte in the file; sizes beyond this are no layout, and layers
+# built from several of them would exceed what torch can count.
+MAX_UNBACKED = 2**20
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,13 @@ class RawHeader:
     fingerprint: bytes = b""
     foreign: tuple[str, ...] = ()
     by_weights_only: bool = True
+
+
+def unbacked_size(shape: tuple[int, ...], stored: int) -> int | None:
+    """A dimension too large to be believed, in a tensor whose file holds only ``stored`` elements for it; or None."""
+    reach = math.prod(max(size, 1) for size in shape)
+    largest = max(shape, default=0)
+    return largest if reach > stored and largest > MAX_UNBACKED else None
 
 
 def canonical_names(names: Iterable[str]) -> dict[str, str]:

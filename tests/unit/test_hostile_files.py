@@ -48,6 +48,7 @@ LIES = {
     "fraction": {"a": entry([2.0], 0, 8)},
     "true": {"a": entry([True, 2], 0, 8)},
     "text": {"a": entry("2", 0, 8)},
+    "empty and endless": {"a": entry([2], 0, 8), "b": entry([0, 2**40], 8, 8)},
     "offsets beyond": {"a": entry([200], 0, 800)},
     "offsets reversed": {"a": entry([2], 8, 0)},
     "offsets negative": {"a": entry([2], -8, 0)},

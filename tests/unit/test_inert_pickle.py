@@ -152,8 +152,13 @@ LONG_63 = b"\x8a\x09" + struct.pack("<Q", 2**63) + b"\0"
         (b"K\x02\x85", b"K\x01K\x01\x86", b"K\x00"),
         (b"\x8c\x01x\x85", b"K\x01\x85", b"K\x00"),
         (b"K\x02\x85", b"K\x01\x85", b"N"),
+        (b"K\x00J\x00\x00\x00\x40\x86", b"K\x01K\x01\x86", b"K\x00"),
+        (b"J\x00\x00\x00\x40\x85", b"K\x00\x85", b"K\x00"),
     ],
-    ids=["too large", "offset", "negative", "negative stride", "2^63", "ranks differ", "text", "no offset"],
+    ids=[
+        *("too large", "offset", "negative", "negative stride", "2^63", "ranks differ", "text", "no offset"),
+        *("empty and endless", "one value and endless"),
+    ],
 )
 def test_a_tensor_that_lies_is_refused(shape, stride, offset):
     with pytest.raises(BadCheckpoint, match="malformed"):
