@@ -16,7 +16,7 @@ import torch
 
 from .errors import BadCheckpoint, UnsafeCheckpoint
 from .inert_pickle import InertPickle, read_inert
-from .inert_values import InertRecord, StorageRef, TensorRef
+from .inert_values import StorageRef, TensorRef
 from .nested import MAX_NAME, leaves, printable
 from .tensor_info import RawHeader, TensorInfo
 
@@ -190,11 +190,6 @@ def read_tensor(path: Path, places: dict[str, int], reference: TensorRef) -> tor
             raise _bad(path, f"{len(data)} bytes for a tensor", "the end of the file", _AGAIN)
     flat = torch.frombuffer(data, dtype=reference.dtype)
     return flat.as_strided(reference.shape, reference.stride).clone(memory_format=torch.contiguous_format)
-
-
-def dropped_records(value: Any, what: str) -> dict[str, str]:
-    """Names of the leaves that were objects of other classes, with those classes."""
-    return {name: leaf.name for name, leaf in leaves(value, what) if isinstance(leaf, InertRecord)}
 
 
 def _bad(path: Path, expected: str, found: str, cure: str) -> BadCheckpoint:

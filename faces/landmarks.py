@@ -7,13 +7,10 @@ face upside down is on the image's right.
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import torch
 from torch import Tensor
 
 from .errors import BadLandmarks
-from .templates import template_points
 
 ORDER = "eye centre on the image's left, eye centre on its right, nose tip, mouth corner left, mouth corner right"
 
@@ -59,7 +56,13 @@ def _check_face(face: Tensor, what: str) -> None:
             what, expected="five different points", found="five points in one place", cure="detect the face again"
         )
     if _first_four_are_eye_corners(face):
-        _refuse_eye_corners(what)
+        raise BadLandmarks(
+            what,
+            expected="landmarks5: " + ORDER,
+            found="four eye corners and the base of the nose, the five points of dlib",
+            cure="use dlib's 68-point predictor and landmarks5_from_68, or another detector: "
+            "aligning by eye corners shifts every crop",
+        )
     eyes, mouth = face[1] - face[0], face[4] - face[3]
     down = (face[3] + face[4] - face[0] - face[1]) / 2
     crossed = float(eyes[0] * down[1] - eyes[1] * down[0]) / spread
@@ -82,28 +85,6 @@ def _first_four_are_eye_corners(face: Tensor) -> bool:
     off = float((row @ normal).square().mean().sqrt())
     fifth = abs(float((face[4] - face[:4].mean(0)) @ normal))
     return length > 0 and off <= _ROW * length and fifth >= _OFF_ROW * length
-
-
-def _refuse_eye_corners(what: str) -> NoReturn:
-    raise BadLandmarks(
-        what,
-        expected="landmarks5: " + ORDER,
-        found="four eye corners and the base of the nose, the five points of dlib",
-        cure="use dlib's 68-point predictor and landmarks5_from_68, or another detector: "
-        "aligning by eye corners shifts every crop",
-    )
-
-
-def landmarks5_from_dlib5(points: Tensor) -> NoReturn:
-    """Refuse dlib's own five points: they hold no mouth, so landmarks5 cannot be made of them.
-
-    dlib's five-point model gives two corners of each eye and the base of the nose. They share the count with
-    landmarks5 and nothing else.
-
-    Raises:
-        BadLandmarks: always.
-    """
-    _refuse_eye_corners(f"dlib's five points {tuple(points.shape)}")
 
 
 def landmarks5_from_68(points: Tensor) -> Tensor:
@@ -149,8 +130,3 @@ def scale_about_nose(landmarks5: Tensor, factor: float) -> Tensor:
     """Return landmarks5 (..., 5, 2) stretched about the nose tip (facefusion, scale_face_landmark_5)."""
     nose = landmarks5[..., 2:3, :]
     return nose + (landmarks5 - nose) * factor
-
-
-def mean_landmarks5(size: int) -> Tensor:
-    """Return the ArcFace mean face (5, 2) float32 in a crop of ``size`` pixels, for tests and previews."""
-    return template_points("arcface_112_v2", size).float()

@@ -22,24 +22,10 @@ def paste(image: Tensor, crop: Tensor, matrix: Tensor, mask: Tensor) -> Tensor:
         mask: (S, S), 0..1, in pixels of the crop.
     """
     result = image.clone()
-    _paste_into(result, crop, matrix, mask)
-    return result
-
-
-def paste_faces(images: Tensor, index: Tensor, crops: Tensor, matrices: Tensor, masks: Tensor) -> Tensor:
-    """Return a copy of the pictures (B, H, W, 3) with N crops blended in, in the order given.
-
-    Args:
-        images: (B, H, W, 3), 0..1.
-        index: (N,) number of the picture of each crop.
-        crops: (N, 3, S, S), 0..1.
-        matrices: (N, 2, 3) from picture to crop.
-        masks: (S, S) for all, or (N, S, S), 0..1.
-    """
-    result = images.clone()
-    masks = masks.expand(len(crops), *masks.shape[-2:])
-    for number, crop, matrix, mask in zip(index.tolist(), crops, matrices, masks, strict=True):
-        _paste_into(result[number], crop, matrix, mask)
+    box = region_of(invert(matrix.cpu().double()), crop.shape[-1], image.shape[0], image.shape[1])
+    if box[2] > box[0] and box[3] > box[1]:
+        soft = _into_box(mask[None], matrix, box, "zeros")[..., 0].clamp(0, 1)
+        blend(result, _into_box(crop, matrix, box, "border"), box, soft)
     return result
 
 
@@ -57,14 +43,6 @@ def paste_in_region(image: Tensor, crop: Tensor, matrix: Tensor, box: Box, mask:
     if mask.numel():
         blend(result, _into_box(crop, matrix, box, "zeros"), box, mask)
     return result
-
-
-def _paste_into(image: Tensor, crop: Tensor, matrix: Tensor, mask: Tensor) -> None:
-    box = region_of(invert(matrix.cpu().double()), crop.shape[-1], image.shape[0], image.shape[1])
-    if box[2] <= box[0] or box[3] <= box[1]:
-        return
-    soft = _into_box(mask[None], matrix, box, "zeros")[..., 0].clamp(0, 1)
-    blend(image, _into_box(crop, matrix, box, "border"), box, soft)
 
 
 def _into_box(crop: Tensor, matrix: Tensor, box: Box, padding: Padding) -> Tensor:

@@ -197,26 +197,6 @@ def nearest_face(faces: Faces, reference: Tensor, min_similarity: float = 0.4, w
     return faces.take(matches[:1])
 
 
-def nearest_in_batch(
-    batch: FaceBatch, reference: Tensor, min_similarity: float = 0.4, on_missing_face: OnMissing = "error"
-) -> FaceBatch:
-    """Return the batch with, in each picture, the face most similar to the reference.
-
-    ``on_missing_face`` "keep" leaves a picture without a match with no face, and says so in the notes.
-    """
-    chosen: list[Faces] = []
-    lacking: list[int] = []
-    for number, faces in enumerate(batch.images):
-        matches, _ = rank_by_similarity(faces, reference, min_similarity)
-        if matches or on_missing_face == "error":
-            chosen.append(nearest_face(faces, reference, min_similarity, f"reference face in image {number}"))
-        else:
-            chosen.append(faces.take([]))
-            lacking.append(number)
-    notes = [f"no face like the reference in images {_listed(lacking)}"] if lacking else []
-    return batch.with_images(chosen, *notes)
-
-
 def filter_gender(genders: Sequence[str], wanted: str) -> list[int]:
     """Return the indices of the faces of one gender."""
     return [index for index, gender in enumerate(genders) if gender == wanted]

@@ -35,6 +35,7 @@ class Template:
 
 
 ARCFACE = "arcface"
+# deepinsight/insightface, utils/face_align.py (estimate_norm).
 ARCFACE_112: Points = (
     (38.2946, 51.6963),
     (73.5318, 51.5014),
@@ -42,7 +43,6 @@ ARCFACE_112: Points = (
     (41.5493, 92.3655),
     (70.7299, 92.2041),
 )
-ARCFACE_SOURCE = "deepinsight/insightface, utils/face_align.py (estimate_norm)"
 
 _FACEFUSION = "facefusion/facefusion, face_helper.py (WARP_TEMPLATES)"
 

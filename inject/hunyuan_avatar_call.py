@@ -29,21 +29,6 @@ CALL = "likeness_avatar_call"
 TEXT_MASK, TEXT_TOKENS = "likeness_avatar_text_mask", "likeness_avatar_text_tokens"
 
 
-@dataclass(frozen=True)
-class ClipWindow(Shared):
-    """The latent frames of a clip that one call denoises, in the form of the host's context windows.
-
-    Attributes:
-        index_list: numbers of the frames, in the clip's order.
-        total_frames: latent frames of the whole clip.
-        dim: axis of time in a latent.
-    """
-
-    index_list: tuple[int, ...]
-    total_frames: int
-    dim: int = 2
-
-
 @dataclass(frozen=True, eq=False)
 class TextCall:
     """The text of one call.

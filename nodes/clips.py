@@ -24,7 +24,6 @@ CATEGORY = "Likeness/clips"
 FORMATS = ["auto", "mp4", "mov", "mkv"]
 MAX_CHUNK = 256
 MOST_FRAMES = 1_000_000
-SILENCE = 44100
 VIDEO_TOOLTIP = "A VIDEO instead of a file, on ComfyUI versions that have that type."
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 

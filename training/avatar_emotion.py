@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..adapters.families.avatar_emotion.arch import EmotionNetwork, EmotionSizes
-from ..adapters.families.avatar_emotion.layout import EmotionFacts
+from ..adapters.families.avatar_emotion.layout import BASE, EmotionFacts
 from ..adapters.families.hunyuan_avatar.adapter import EXPRESSION, FPS, POSE
 from ..adapters.families.hunyuan_avatar.arch import BUCKETS, AvatarNetwork, grouped
 from ..adapters.families.hunyuan_avatar.face_mask import token_masks
@@ -25,7 +25,7 @@ from ..adapters.families.hunyuan_avatar.guidance import FLOW_SHIFT
 from ..faces.errors import LikenessError
 from .avatar_clips import Clips, EmotionClip
 from .avatar_dit import After, Character, Text, VideoDit
-from .checkpointing import write_tensors
+from .checkpointing import write_model
 from .loop import TOTAL, LoopOptions, OnStep, train
 from .seeds import generator_for
 
@@ -235,18 +235,9 @@ def fresh_network(options: EmotionOptions, base: AvatarBase) -> EmotionNetwork:
     return network
 
 
-@torch.no_grad()
-def held_out_loss(
-    base: AvatarBase, network: EmotionNetwork | None, clip: EmotionClip, seed: int = 0, draws: int = 8
-) -> float:
-    """Mean loss on a clip over ``draws`` noises that training never draws, the same ones for every module."""
-    losses = [clip_loss(base, network, clip, generator_for(seed, "held out", draw)) for draw in range(draws)]
-    return float(torch.stack(losses).mean())
-
-
 def save_emotion(path: Path, network: EmotionNetwork, facts: EmotionFacts) -> None:
     """Write the file that the loader of adapters reads, with complete metadata. Raises OSError."""
-    write_tensors(path, network.state_dict(), facts.metadata(network.sizes))
+    write_model(path, network.state_dict(), facts.metadata(network.sizes), "emotion-adapter", BASE)
 
 
 def train_emotion(

@@ -108,14 +108,6 @@ def probe(network: VoiceFactors, learnt: VoiceClips, held_out: VoiceClips) -> Fa
     return FactorProbe(accuracy, chance, spread, len(held_out))
 
 
-def mean_probe(probes: list[FactorProbe]) -> FactorProbe:
-    """The mean over several seeds."""
-    accuracy = {key: fmean(one.accuracy[key] for one in probes) for key in probes[0].accuracy}
-    chance = {key: fmean(one.chance[key] for one in probes) for key in probes[0].chance}
-    spread = {key: fmean(one.spread[key] for one in probes) for key in probes[0].spread}
-    return FactorProbe(accuracy, chance, spread, sum(one.clips for one in probes))
-
-
 def _accuracy(known: Tensor, names: tuple[str, ...], asked: Tensor, wanted: tuple[str, ...]) -> float:
     head = train_head(Identity("voice_factor", {EMBEDDING: known}), names)
     found = best_labels(head, head.probabilities(Identity("voice_factor", {EMBEDDING: asked})))

@@ -6,7 +6,7 @@ import torch
 from likeness_pack.training.avatar_clips import ClipList, EmotionClip
 from likeness_pack.training.avatar_dit import VideoDit
 from likeness_pack.training.avatar_dit_sizes import DitSizes
-from likeness_pack.training.avatar_emotion import AvatarBase, EmotionOptions
+from likeness_pack.training.avatar_emotion import AvatarBase, EmotionNetwork, EmotionOptions, clip_loss
 from likeness_pack.training.seeds import generator_for
 from torch import Tensor
 
@@ -62,3 +62,10 @@ def training_clips() -> ClipList:
 def options(seed: int = 0) -> EmotionOptions:
     """Small sizes."""
     return EmotionOptions(seed=seed, **OPTIONS)
+
+
+@torch.no_grad()
+def held_out_loss(base: AvatarBase, network: EmotionNetwork | None, unseen: EmotionClip) -> float:
+    """Mean loss on a clip over eight noises that training never draws, the same ones for every module."""
+    losses = [clip_loss(base, network, unseen, generator_for(0, "held out", draw)) for draw in range(8)]
+    return float(torch.stack(losses).mean())

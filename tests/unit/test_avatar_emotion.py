@@ -23,13 +23,12 @@ from likeness_pack.training.avatar_emotion import (
     EmotionOptions,
     emotion_after,
     fresh_network,
-    held_out_loss,
     save_emotion,
     train_emotion,
 )
 from likeness_pack.training.loop import LoopOptions, TrainingFailed
 from safetensors.torch import load_file, save_file
-from tiny_avatar_emotion import SIZES, clip, emotion_picture, filled, options, tiny_base, training_clips
+from tiny_avatar_emotion import SIZES, clip, emotion_picture, filled, held_out_loss, options, tiny_base, training_clips
 
 FACTS = EmotionFacts(steps=1, clips=6, picture_size=64)
 

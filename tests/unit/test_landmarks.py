@@ -12,13 +12,12 @@ from likeness_pack.faces.landmarks import (
     face_angle,
     landmarks5_from_68,
     landmarks5_from_boxes,
-    landmarks5_from_dlib5,
-    mean_landmarks5,
     scale_about_nose,
 )
+from likeness_pack.faces.templates import template_points
 
 IDS = ("crop", "tiny", "huge", "left", "right")
-FACE = mean_landmarks5(112)
+FACE = template_points("arcface_112_v2", 112).float()
 
 
 def turned(points: torch.Tensor, degrees: float) -> torch.Tensor:
@@ -97,11 +96,6 @@ def test_exchanged_points_are_refused_at_any_roll(order: tuple[int, ...], degree
 def test_the_five_points_of_dlib_are_recognised_and_refused(order: tuple[int, ...], degrees: int) -> None:
     with pytest.raises(BadLandmarks, match="eye corners.*68-point"):
         check_landmarks5(turned(sixty_eight()[list(order)], degrees))
-
-
-def test_there_is_no_conversion_from_dlib5() -> None:
-    with pytest.raises(BadLandmarks, match="eye corners.*68-point"):
-        landmarks5_from_dlib5(FACE)
 
 
 def test_sixty_eight_points_give_five() -> None:

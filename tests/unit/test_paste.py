@@ -6,7 +6,7 @@ import pytest
 import torch
 from likeness_pack.faces.align import align_matrix, crop_faces, invert, template_points, transform_points
 from likeness_pack.faces.masks import box_mask, region_of, soft_square
-from likeness_pack.faces.paste import paste, paste_faces, paste_in_region
+from likeness_pack.faces.paste import paste, paste_in_region
 
 
 def waves(height: int, width: int) -> torch.Tensor:
@@ -33,31 +33,20 @@ def test_crop_and_paste_gives_the_picture_back(degrees: float) -> None:
 
 
 def test_three_faces_change_three_regions_and_nothing_else() -> None:
-    image = torch.rand(1, 120, 300, 3, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(120, 300, 3, generator=torch.Generator().manual_seed(0))
     points = torch.stack([face_at(50, 60, 60), face_at(150, 60, 50, 40), face_at(250, 60, 70, -100)])
     matrices = align_matrix(points, "arcface_128", 64)
-    before = image.clone()
-    result = paste_faces(image, torch.zeros(3).long(), torch.full((3, 3, 64, 64), 2.0), matrices, box_mask(64))
+    before, result = image.clone(), image
+    for matrix in matrices:
+        result = paste(result, torch.full((3, 64, 64), 2.0), matrix, box_mask(64))
     assert torch.equal(image, before)
     outside = torch.ones(120, 300, dtype=torch.bool)
     for matrix in matrices:
         x1, y1, x2, y2 = region_of(invert(matrix.double()), 64, 120, 300)
-        assert float(result[0, y1:y2, x1:x2].max()) > 1.9
+        assert float(result[y1:y2, x1:x2].max()) > 1.9
         outside[y1:y2, x1:x2] = False
     assert int(outside.sum()) > 10000
-    assert torch.equal(result[0][outside], image[0][outside])
-
-
-def test_faces_go_into_their_own_pictures_as_one_by_one() -> None:
-    images = torch.rand(3, 80, 80, 3, generator=torch.Generator().manual_seed(0))
-    points = torch.stack([face_at(40, 40, 50, 15), face_at(30, 40, 40)])
-    matrices = align_matrix(points, "arcface_128", 64)
-    crops = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    masks = torch.stack([box_mask(64), box_mask(64, 0.6)])
-    result = paste_faces(images, torch.tensor([2, 0]), crops, matrices, masks)
-    assert torch.equal(result[1], images[1])
-    assert torch.equal(result[2], paste(images[2], crops[0], matrices[0], masks[0]))
-    assert torch.equal(result[0], paste(images[0], crops[1], matrices[1], masks[1]))
+    assert torch.equal(result[outside], image[outside])
 
 
 def test_an_empty_mask_changes_nothing_even_for_a_broken_crop() -> None:
@@ -110,9 +99,3 @@ def test_a_picture_of_one_pixel() -> None:
     matrix = torch.tensor([[1.0, 0, 4], [0, 1, 4]])
     result = paste(torch.zeros(1, 1, 3), torch.ones(3, 9, 9), matrix, torch.ones(9, 9))
     assert torch.equal(result, torch.ones(1, 1, 3))
-
-
-def test_no_crops_leave_the_pictures() -> None:
-    images = waves(8, 8)[None]
-    result = paste_faces(images, torch.zeros(0).long(), torch.zeros(0, 3, 4, 4), torch.zeros(0, 2, 3), box_mask(4))
-    assert torch.equal(result, images)

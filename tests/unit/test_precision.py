@@ -10,8 +10,8 @@ from likeness_pack.adapters.identity_ops import combine
 from likeness_pack.adapters.precision import fuse, mutual_likelihood, qualities_from_text, variances_of
 from likeness_pack.faces.errors import BadImage
 from likeness_pack.faces.filters import gaussian_blur
-from likeness_pack.faces.landmarks import mean_landmarks5
 from likeness_pack.faces.quality import face_qualities, quality_table
+from likeness_pack.faces.templates import template_points
 from likeness_pack.faces.types import FaceBatch, Faces
 from likeness_pack.nodes.identity import LikenessCombineIdentities
 from likeness_pack.nodes.quality import LikenessFaceQuality
@@ -78,7 +78,7 @@ class TestCombineByPrecision:
 class TestFaceQuality:
     @staticmethod
     def _faces(count: int, shift: float = 0.0) -> FaceBatch:
-        points = mean_landmarks5(256)[None].clone()
+        points = template_points("arcface_112_v2", 256).float()[None].clone()
         points[:, 2, 0] += shift
         box = torch.tensor([[40.0, 40.0, 220.0, 220.0]])
         return FaceBatch((Faces(box, points, torch.tensor([0.99])),) * count, (256, 256), "user")

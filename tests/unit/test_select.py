@@ -13,7 +13,6 @@ from likeness_pack.faces.select import (
     filter_age,
     filter_gender,
     nearest_face,
-    nearest_in_batch,
     order_faces,
     parse_indices,
     rank_by_similarity,
@@ -161,16 +160,6 @@ def test_faces_without_fitting_embeddings_are_refused() -> None:
         rank_by_similarity(bare, torch.ones(3))
     with pytest.raises(FaceChoice, match="embeddings of 3 numbers"):
         rank_by_similarity(FACES, torch.ones(512))
-
-
-def test_reference_in_a_batch() -> None:
-    pictures = batch(FACES, Faces.none(), FACES.take([2]))
-    reference = torch.tensor([1.0, 0, 0])
-    got = nearest_in_batch(pictures, reference, on_missing_face="keep")
-    assert got.counts == (1, 0, 0)
-    assert "images 1, 2" in got.notes[0]
-    with pytest.raises(FaceChoice, match="image 1"):
-        nearest_in_batch(pictures, reference)
 
 
 def test_filters() -> None:

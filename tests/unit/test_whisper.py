@@ -153,13 +153,6 @@ def test_windows_of_the_avatar() -> None:
     assert windows_hunyuan_avatar.frame_count(640 * 7, 12.5) == 3
 
 
-@pytest.mark.parametrize(("frames", "padded"), [(1, 129), (129, 129), (130, 135), (400, 405)])
-def test_frames_of_zeros_behind_the_avatars_windows(frames: int, padded: int) -> None:
-    found = windows_hunyuan_avatar.padded_for_model(torch.ones(2, frames, 10, 5, 3))
-    assert found.shape == (2, padded, 10, 5, 3)
-    assert bool((found[:, :frames] == 1).all()) and bool((found[:, frames:] == 0).all())
-
-
 @pytest.mark.parametrize("fps", [12.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0, 120.0])
 def test_musetalk_v15_stays_in_step_at_any_rate(fps: float) -> None:
     samples = 16_000 * 20

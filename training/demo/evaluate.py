@@ -21,7 +21,7 @@ from .autoencoder import Autoencoder
 from .base import BaseModel
 from .portrait_data import encode_references
 from .portraits import portrait_attributes
-from .recognition import JUDGE_SIZE, Judge, attribute_names, attribute_targets
+from .recognition import JUDGE_SIZE, Judge, attribute_targets
 from .sampling import pictures, sample_latents, start_noise
 
 # Attributes count as shown when the judge reads them within this distance of what was asked for (0..1).
@@ -119,10 +119,6 @@ class Measure:
         drawn = draw(self.cases.identities, self.cases.asked, JUDGE_SIZE).images
         with torch.no_grad():
             return self.figures(self._autoencoder.decode(self._autoencoder.encode(drawn)))
-
-    def per_attribute(self, images: Tensor) -> dict[str, float]:
-        """Share of pictures whose attribute is read as asked, by attribute."""
-        return dict(zip(attribute_names(), self._right(images).mean(dim=0).tolist(), strict=True))
 
     def _right(self, images: Tensor) -> Tensor:
         """(N, A) ones where the judge reads what was asked for."""

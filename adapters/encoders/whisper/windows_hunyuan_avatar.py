@@ -17,8 +17,6 @@ FPS = (25.0, 12.5)
 # More frames lose quality, its authors say; their program cuts here.
 MOST_FRAMES = 400
 WINDOW, LEAD = 10, 4
-# Frames of the model's window at 25 fps, and the zero frames behind a longer clip.
-MODEL_FRAMES, TAIL_FRAMES = 129, 5
 
 
 def frame_count(samples: int, fps: float) -> int:
@@ -39,13 +37,3 @@ def windows(states: Tensor, frames: int, fps: float) -> Tensor:
     padded = functional.pad(states, (0, 0, 0, 0, LEAD, max(0, needed - LEAD - states.shape[0])))
     places = torch.arange(frames)[:, None] * stride + torch.arange(WINDOW)
     return padded[places]
-
-
-def padded_for_model(features: Tensor) -> Tensor:
-    """Windows (..., F, 10, S, C) with zero frames behind them, as the official sampler takes them.
-
-    Up to 129 frames become 129; more get five zero frames.
-    """
-    frames = features.shape[-4]
-    more = MODEL_FRAMES - frames if frames <= MODEL_FRAMES else TAIL_FRAMES
-    return functional.pad(features, (0, 0, 0, 0, 0, 0, 0, more))

@@ -9,7 +9,6 @@ inherits them; nothing ever reads those.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...checkpoint import CheckpointHeader
@@ -64,11 +63,6 @@ def sizes_in(header: CheckpointHeader) -> Sizes | str:
     if feed_forward is None or patch[0] % HEAD or numbers != set(range(len(numbers))):
         return f"a Wan model of width {patch[0]} whose blocks ({len(numbers)}) are incomplete"
     return Sizes(patch[0], feed_forward[0], len(numbers))
-
-
-def has_pose(names: Mapping[str, object]) -> bool:
-    """Whether a file holds the pose branch (``dreamidv.pth``) or not (``dreamidv_faster.pth``)."""
-    return any(is_pose(name) for name in names)
 
 
 def is_pose(name: str) -> bool:

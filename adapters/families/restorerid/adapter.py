@@ -20,7 +20,6 @@ from .network import RestorerNetwork
 
 # CLIP patches of crops whose channels stand in the order blue, green, red, as RestorerID was trained.
 IMAGE_TOKENS_BGR = "image_tokens_bgr"
-PLUS = "plus"
 
 
 class RestorerIDAdapter(Adapter):
