@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..inject import model_folders
-from .common import DETECTOR, FACES, ON_MISSING_FACE, Schema, with_text
+from .common import DETECTOR, FACES, ON_MISSING_FACE, Schema, number, with_text
 
 if TYPE_CHECKING:
     from ..faces.detect import OnMissingFace
@@ -91,16 +91,12 @@ class LikenessDetectFaces:
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures; all of a batch are searched together."}),
                 "detector": (DETECTOR, {"tooltip": "From 'Load Face Detector'."}),
-                "score": (
-                    "FLOAT",
-                    {
-                        "default": 0.0,
-                        "min": 0.0,
-                        "max": 1.0,
-                        "step": 0.01,
-                        "tooltip": "Least score of a face. 0 takes the detector's own (MTCNN 0.9, RetinaFace 0.9, "
-                        "SCRFD 0.5).",
-                    },
+                "score": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "Least score of a face. 0 takes the detector's own (MTCNN 0.9, RetinaFace 0.9, SCRFD 0.5).",
                 ),
                 "on_missing_face": ON_MISSING_FACE,
             }

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .common import ADAPTER, Schema, with_text
+from .common import ADAPTER, Schema, number, percent, with_text
 
 if TYPE_CHECKING:
     from ..inject.garment import Reference
     from ..inject.loaded import LoadedAdapter
 
 REFERENCE = "LIKENESS_REFERENCE"
-PERCENT = {"min": 0.0, "max": 1.0, "step": 0.001}
 SIDE = {"min": 64, "max": 4096, "step": 16}
 
 
@@ -117,16 +116,13 @@ class LikenessEncodeGarment:
                         "authors do. Without it those rows read the same as the others. Flux takes none."
                     },
                 ),
-                "lora_strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 2.0,
-                        "step": 0.01,
-                        "tooltip": "Linear strength of the LoRA in the reference pass (official: 1). The authors' own "
-                        "lora_weight for Flux acts squared, on a part of the layers.",
-                    },
+                "lora_strength": number(
+                    1.0,
+                    0.0,
+                    2.0,
+                    0.01,
+                    "Linear strength of the LoRA in the reference pass (official: 1). The authors' own "
+                    "lora_weight for Flux acts squared, on a part of the layers.",
                 ),
             },
         }
@@ -168,22 +164,15 @@ class LikenessApplyGarment:
                     {"tooltip": "SD1.5: any SD1.5 checkpoint, best a photographic one. Flux: FLUX.1-dev."},
                 ),
                 "garment": (REFERENCE, {"tooltip": "From 'Encode Garment'."}),
-                "strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 2.0,
-                        "step": 0.01,
-                        "tooltip": "SD1.5: strength of the garment (official: 1). Flux has no such factor: 1, or 0 for "
-                        "none.",
-                    },
+                "strength": number(
+                    1.0,
+                    0.0,
+                    2.0,
+                    0.01,
+                    "SD1.5: strength of the garment (official: 1). Flux has no such factor: 1, or 0 for none.",
                 ),
-                "start_percent": (
-                    "FLOAT",
-                    {"default": 0.0, **PERCENT, "tooltip": "When it begins to act, as a part of the steps."},
-                ),
-                "end_percent": ("FLOAT", {"default": 1.0, **PERCENT, "tooltip": "When it stops acting."}),
+                "start_percent": percent(0.0, "When it begins to act, as a part of the steps."),
+                "end_percent": percent(1.0, "When it stops acting."),
             },
             "optional": {"mask": ("MASK", {"tooltip": "SD1.5 only: where in the picture the garment acts."})},
         }

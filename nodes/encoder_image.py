@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..inject.host import progress_bar
-from .common import FACES, IDENTITY, ON_MISSING_FACE, Schema, with_text
+from .common import FACES, IDENTITY, ON_MISSING_FACE, Schema, number, with_text
 
 if TYPE_CHECKING:
     from ..adapters.encoders.base import Which
@@ -55,16 +55,7 @@ class LikenessEncodeImage:
                     ["best", "all"],
                     {"default": "best", "tooltip": "best: the first face of each picture. all: every face."},
                 ),
-                "margin": (
-                    "FLOAT",
-                    {
-                        "default": 0.15,
-                        "min": 0.0,
-                        "max": 2.0,
-                        "step": 0.05,
-                        "tooltip": "Border around a face's box, as a part of its longer side.",
-                    },
-                ),
+                "margin": number(0.15, 0.0, 2.0, 0.05, "Border around a face's box, as a part of its longer side."),
                 "on_missing_face": ON_MISSING_FACE,
             },
         }

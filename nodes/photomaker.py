@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .common import ADAPTER, IDENTITY, Schema, with_text
+from .common import ADAPTER, IDENTITY, Schema, number, with_text
 
 if TYPE_CHECKING:
     from ..adapters.identity import Identity
@@ -98,27 +98,15 @@ class LikenessPhotoMakerPrompt:
                     },
                 ),
                 "trigger_word": ("STRING", {"default": "img", "tooltip": "The trigger word (official: img)."}),
-                "merge_percent": (
-                    "FLOAT",
-                    {
-                        "default": MERGE_PERCENT,
-                        "min": 0.0,
-                        "max": 1.0,
-                        "step": 0.01,
-                        "tooltip": "Part of the steps that see the prompt alone; later ones see the identity. "
-                        "Official: steps 0 to 10 of 50. Larger: more style, less likeness.",
-                    },
+                "merge_percent": number(
+                    MERGE_PERCENT,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "Part of the steps that see the prompt alone; later ones see the identity. "
+                    "Official: steps 0 to 10 of 50. Larger: more style, less likeness.",
                 ),
-                "lora_strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 2.0,
-                        "step": 0.01,
-                        "tooltip": "Strength of the LoRA inside the file (official: 1).",
-                    },
-                ),
+                "lora_strength": number(1.0, 0.0, 2.0, 0.01, "Strength of the LoRA inside the file (official: 1)."),
             }
         }
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..adapters.errors import BaseModelMismatch
 from ..inject.host import progress_bar
-from .common import ADAPTER, ENCODER, FACES, IDENTITY, ON_MISSING_FACE, Schema, with_text
+from .common import ADAPTER, ENCODER, FACES, IDENTITY, ON_MISSING_FACE, Schema, number, percent, with_text
 
 if TYPE_CHECKING:
     from ..adapters.encoders.base import Which
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     from ..inject.loaded_networks import LoadedEncoder
 
 PREVIEW_CROP = 112
-PERCENT = {"min": 0.0, "max": 1.0, "step": 0.001}
 BEGIN = "When the identity begins to act, as a part of the steps."
 MASK = ("MASK", {"tooltip": "Where in the picture it acts; one mask, or one per picture of the batch."})
 
 
 def _strength(official: float) -> tuple[str, dict[str, Any]]:
-    tooltip = f"Strength of the identity (official: {official})."
-    return "FLOAT", {"default": official, "min": -1.0, "max": 5.0, "step": 0.01, "tooltip": tooltip}
+    return number(official, -1.0, 5.0, 0.01, f"Strength of the identity (official: {official}).")
 
 
 class LikenessEncodePulid:
@@ -158,8 +156,8 @@ class LikenessApplyPulid:
                         "number (v1: fidelity 8, style 16; v1.1: 20; neutral 0).",
                     },
                 ),
-                "start_percent": ("FLOAT", {"default": 0.0, **PERCENT, "tooltip": BEGIN}),
-                "end_percent": ("FLOAT", {"default": 1.0, **PERCENT, "tooltip": "When it stops acting."}),
+                "start_percent": percent(0.0, BEGIN),
+                "end_percent": percent(1.0, "When it stops acting."),
             },
             "optional": {
                 "mask": MASK,
@@ -231,16 +229,12 @@ class LikenessApplyPulidFlux:
                 "adapter": (ADAPTER, {"tooltip": "A PuLID file for Flux, from 'Load Face Adapter'."}),
                 "identity": (IDENTITY, {"tooltip": "From 'Encode Identity for PuLID'."}),
                 "strength": _strength(1.0),
-                "start_percent": (
-                    "FLOAT",
-                    {
-                        "default": 0.0,
-                        **PERCENT,
-                        "tooltip": "When it begins to act. The authors advise 4 of 20 steps (0.2) for realistic "
-                        "pictures, 0 or 1 for stylised ones.",
-                    },
+                "start_percent": percent(
+                    0.0,
+                    "When it begins to act. The authors advise 4 of 20 steps (0.2) for realistic "
+                    "pictures, 0 or 1 for stylised ones.",
                 ),
-                "end_percent": ("FLOAT", {"default": 1.0, **PERCENT, "tooltip": "When it stops acting."}),
+                "end_percent": percent(1.0, "When it stops acting."),
             },
             "optional": {
                 "mask": MASK,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .common import ENCODER, FACES, IDENTITY, Schema, with_text
+from .common import ENCODER, FACES, IDENTITY, Schema, number, with_text
 
 if TYPE_CHECKING:
     from ..adapters.encoders.base import FaceEncoder
@@ -54,16 +54,13 @@ class LikenessSelectFaces:
             "optional": {
                 "reference": (IDENTITY, {"tooltip": "Keep the face most like this person instead of counting."}),
                 "encoder": (ENCODER, {"tooltip": "Needed with a reference: the encoder that made it."}),
-                "limit": (
-                    "FLOAT",
-                    {
-                        "default": -1.0,
-                        "min": -1.0,
-                        "max": 2.0,
-                        "step": 0.01,
-                        "tooltip": "With a reference: least cosine to count as the same person (for dlib the largest "
-                        "distance). -1 takes the encoder's own threshold.",
-                    },
+                "limit": number(
+                    -1.0,
+                    -1.0,
+                    2.0,
+                    0.01,
+                    "With a reference: least cosine to count as the same person (for dlib the largest "
+                    "distance). -1 takes the encoder's own threshold.",
                 ),
             },
         }
