@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .checkpoint import CheckpointHeader
 from .errors import BadCheckpoint
 from .nested import printable
-from .report import DetectionReport
+from .report import COMMERCIAL_USE, DetectionReport
 
 Kind = Literal["adapter", "encoder", "detector", "parser", "swapper"]
 Hyper = Mapping[str, int | str | float]
@@ -37,6 +37,14 @@ class Licence:
     weights: str
     commercial: bool | None
     note: str = ""
+
+    def lines(self) -> tuple[str, ...]:
+        """Both licences and the commercial use as reports show them, one fact per line."""
+        return (
+            f"code licence: {self.code}",
+            f"weight licence: {self.weights}",
+            f"commercial use: {COMMERCIAL_USE[self.commercial]}",
+        )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ class Identity:
     def __len__(self) -> int:
         return int(next(iter(self.features.values())).shape[0])
 
+    @property
+    def shapes(self) -> str:
+        """Names and shapes of the features, for reports and errors: ``embedding (1, 512), tokens (1, 144, 512)``."""
+        told = (f"{name} {tuple(self.features[name].shape)}" for name in sorted(self.features))
+        return ", ".join(told) or "no features"
+
     @cached_property
     def digest(self) -> str:
         """sha256 over the encoder id and all features: equal digests mean equal identities."""

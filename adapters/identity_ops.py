@@ -100,11 +100,10 @@ def with_image_tokens(identity: Identity, tokens: Tensor, zero: Tensor) -> Ident
 
 def identity_report(identity: Identity) -> str:
     """What an identity holds, one fact per line."""
-    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(identity.features.items()))
     facts = [
         f"encoder: {identity.encoder}",
         f"faces: {len(identity)}",
-        f"features: {shapes}",
+        f"features: {identity.shapes}",
         f"background removed: {'yes' if identity.masked else 'no'}",
         f"photos: {', '.join(photo[:12] for photo in identity.photos) or 'not known'}",
         f"digest: {identity.digest[:12]}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+COMMERCIAL_USE = {True: "allowed", False: "not allowed", None: "not stated by the publisher"}
+
 
 @dataclass(frozen=True)
 class DetectionReport:
@@ -60,13 +62,10 @@ class DetectionReport:
             ("memory to sample", _megabytes(self.sample_bytes)),
             ("code licence", self.code_licence),
             ("weight licence", self.weight_licence),
-            ("commercial use", _COMMERCIAL[self.commercial]),
+            ("commercial use", COMMERCIAL_USE[self.commercial]),
         ]
         facts += [("note", note) for note in self.notes]
         return "\n".join(f"{name}: {value}" for name, value in facts if value not in (None, ""))
-
-
-_COMMERCIAL = {True: "allowed", False: "not allowed", None: "not stated by the publisher"}
 
 
 def _megabytes(count: int | None) -> str | None:

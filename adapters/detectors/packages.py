@@ -11,7 +11,6 @@ from ..errors import UnknownCheckpoint
 MTCNN = "mtcnn"
 SCRFD = "insightface_"
 PACKS = ("buffalo_l", "antelopev2")
-_COMMERCIAL = {True: "allowed", False: "not allowed", None: "not stated by the publisher"}
 
 
 def names() -> list[str]:
@@ -71,8 +70,6 @@ def describe(detector: Any) -> str:
     facts = [
         f"detector: {getattr(detector, 'title', detector.name)}",
         f"least score: {detector.default_score:g}",
-        f"code licence: {licence.code}",
-        f"weight licence: {licence.weights}",
-        f"commercial use: {_COMMERCIAL[licence.commercial]}",
+        *licence.lines(),
     ]
     return "\n".join([*facts, *(f"note: {note}" for note in (licence.note, *getattr(detector, "notes", ())) if note)])

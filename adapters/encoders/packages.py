@@ -11,7 +11,6 @@ from .base import FaceEncoder
 DLIB = "dlib_resnet"
 ARCFACE = "arcface_"
 PACKS = ("buffalo_l", "antelopev2")
-_COMMERCIAL = {True: "allowed", False: "not allowed", None: "not stated by the publisher"}
 
 
 def names(roots: Sequence[Path]) -> list[str]:
@@ -71,9 +70,7 @@ def describe(encoder: FaceEncoder) -> str:
     licence = encoder.licence
     facts = [
         f"encoder: {encoder.title} ({encoder.id})",
-        f"code licence: {licence.code}",
-        f"weight licence: {licence.weights}",
-        f"commercial use: {_COMMERCIAL[licence.commercial]}",
+        *licence.lines(),
         f"head masks: {'used' if encoder.uses_masks else 'not used'}",
     ]
     return "\n".join([*facts, *(f"note: {note}" for note in (licence.note, *encoder.notes) if note)])

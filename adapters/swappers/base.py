@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 # All of these networks were trained on embeddings of w600k_r50, the recognition network of this pack.
 ENCODER = "arcface_buffalo_l"
 EMBEDDING_WIDTH = 512
-_COMMERCIAL = {True: "allowed", False: "not allowed", None: "not stated by the publisher"}
 
 
 class FaceSwapper(ABC):
@@ -102,8 +101,6 @@ def describe(swapper: FaceSwapper) -> str:
         f"swapper: {swapper.title} ({swapper.id})",
         f"crops: {swapper.size} x {swapper.size}, template {swapper.template}",
         f"in one call: {batch}",
-        f"code licence: {swapper.licence.code}",
-        f"weight licence: {swapper.licence.weights}",
-        f"commercial use: {_COMMERCIAL[swapper.licence.commercial]}",
+        *swapper.licence.lines(),
     ]
     return "\n".join([*facts, *(f"note: {note}" for note in (swapper.licence.note, *swapper.notes) if note)])

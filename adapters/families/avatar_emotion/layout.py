@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from ...checkpoint import CheckpointHeader
-from ...errors import BadCheckpoint
+from ...own_layouts import OwnMetadata
 from .arch import CHANNELS, SIDE, EmotionSizes
 
 FORMAT = "avatar_emotion_v1"
@@ -74,25 +74,18 @@ def read_facts(header: CheckpointHeader, inner: int) -> tuple[EmotionFacts, int]
         BadCheckpoint: metadata that are missing, wrong or contradict the shapes; or a file never trained.
     """
     names = ("format", "base", "heads", *EmotionFacts.__dataclass_fields__)
-    said = {name: header.metadata.get(name, "") for name in names}
-    missing = [name for name, value in said.items() if not value]
-    if missing:
-        raise _refused(header, f"metadata {', '.join(said)}", f"none for {', '.join(missing)}")
+    metadata = OwnMetadata(header, CURE)
+    said = metadata.said(names)
     if (said["format"], said["base"]) != (FORMAT, BASE):
-        raise _refused(header, f"format {FORMAT} for {BASE}", f"{said['format']} for {said['base']}")
+        raise metadata.refused(f"format {FORMAT} for {BASE}", f"{said['format']} for {said['base']}")
     try:
         numbers = {name: int(said[name]) for name in names[2:]}
     except ValueError as error:
-        raise _refused(header, "whole numbers in the metadata", str(error)) from error
+        raise metadata.refused("whole numbers in the metadata", str(error)) from error
     heads = numbers.pop("heads")
     facts = EmotionFacts(**numbers)
     if heads < 1 or inner % heads or facts.picture_size < MULTIPLE:
         expected = f"a number of heads that divides {inner}, and pictures of {MULTIPLE} pixels or more"
-        raise _refused(header, expected, f"{heads} heads, {facts.picture_size} pixels")
-    if facts.steps < 1:
-        raise _refused(header, "a trained file", "one of 0 training steps")
+        raise metadata.refused(expected, f"{heads} heads, {facts.picture_size} pixels")
+    metadata.require_trained(facts.steps)
     return facts, heads
-
-
-def _refused(header: CheckpointHeader, expected: str, found: str) -> BadCheckpoint:
-    return BadCheckpoint(header.path.name, expected=expected, found=found, cure=CURE)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ...checkpoint import CheckpointHeader
-from ...errors import BadCheckpoint, KeyMismatch
+from ...errors import KeyMismatch
+from ...own_layouts import OwnMetadata
 from ...strict_load import group_by_prefix
 
 VERSION = "1"
@@ -174,33 +175,30 @@ def read_facts(header: CheckpointHeader, sizes: Sizes) -> DreamIdFacts:
         BadCheckpoint: metadata that are missing, out of range or contradict the shapes; or a file never trained.
     """
     names = ("dreamid_version", "num_tokens", *(one.name for one in fields(DreamIdFacts)))
-    said = {name: header.metadata.get(name, "") for name in names}
-    missing = [name for name, value in said.items() if not value]
-    if missing:
-        raise _refused(header, f"metadata {', '.join(said)}", f"none for {', '.join(missing)}")
+    metadata = OwnMetadata(header, CURE)
+    said = metadata.said(names)
     if said["dreamid_version"] != VERSION or said["num_tokens"] != str(sizes.tokens):
         found = f"version {said['dreamid_version']} with {said['num_tokens']} tokens"
-        raise _refused(header, f"version {VERSION} with {sizes.tokens} tokens, as the shapes say", found)
-    facts = _facts(header, said)
-    if facts.steps < 1:
-        raise _refused(header, "a trained file", "one of 0 training steps")
+        raise metadata.refused(f"version {VERSION} with {sizes.tokens} tokens, as the shapes say", found)
+    facts = _facts(metadata, said)
+    metadata.require_trained(facts.steps)
     return facts
 
 
-def _facts(header: CheckpointHeader, said: dict[str, str]) -> DreamIdFacts:
+def _facts(metadata: OwnMetadata, said: dict[str, str]) -> DreamIdFacts:
     try:
         timesteps = tuple(int(one) for one in said["timesteps"].split(","))
         whole: dict[str, Any] = {
             name: int(said[name]) for name in ("head_channels", "points", "steps", "triplets", "size")
         }
     except ValueError as error:
-        raise _refused(header, "numbers in the metadata", str(error)) from error
+        raise metadata.refused("numbers in the metadata", str(error)) from error
     falling = list(timesteps) == sorted(set(timesteps), reverse=True)
     if not falling or timesteps[0] > 999 or timesteps[-1] < 0 or said["prediction"] not in PREDICTIONS:
         found = f"prediction {said['prediction']}, timesteps {said['timesteps']}"
-        raise _refused(header, f"prediction {' or '.join(PREDICTIONS)}, falling timesteps of 0..999", found)
+        raise metadata.refused(f"prediction {' or '.join(PREDICTIONS)}, falling timesteps of 0..999", found)
     if whole["head_channels"] < 1:
-        raise _refused(header, "head_channels above 0", said["head_channels"])
+        raise metadata.refused("head_channels above 0", said["head_channels"])
     return DreamIdFacts(
         face_encoder=said["face_encoder"],
         prompt=said["prompt"],
@@ -209,10 +207,6 @@ def _facts(header: CheckpointHeader, said: dict[str, str]) -> DreamIdFacts:
         timesteps=timesteps,
         **whole,
     )
-
-
-def _refused(header: CheckpointHeader, expected: str, found: str) -> BadCheckpoint:
-    return BadCheckpoint(header.path.name, expected=expected, found=found, cure=CURE)
 
 
 def unet_shapes(levels: tuple[int, ...], inputs: int, context: int, outputs: int = 4) -> Shapes:

@@ -99,7 +99,7 @@ class FactAdapter(GatedAttentionAdapter):
             raise EncoderMismatch(
                 self.report.title,
                 expected=f"tokens (N, {count or 'T'}, {width}) of the encoder {self.encoder}",
-                found=f"{_told(identity)} of the encoder {identity.encoder}",
+                found=f"{identity.shapes} of the encoder {identity.encoder}",
                 cure=f"encode the face with {'a TransFace-S encoder' if self.encoder == ENCODER else 'that encoder'}",
             )
         if self.first_generation and len(tokens) > 1:
@@ -114,7 +114,3 @@ class FactAdapter(GatedAttentionAdapter):
 
 def _fits(tokens: Tensor, count: int | None, width: int) -> bool:
     return tokens.ndim == 3 and tokens.shape[2] == width and count in (None, tokens.shape[1])
-
-
-def _told(identity: Identity) -> str:
-    return " and ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in identity.features.items()) or "no features"

@@ -80,11 +80,10 @@ class IDAnimatorAdapter(CrossAttentionAdapter):
         width = self.network.image_dim
         found = identity.features.get(name)
         if found is None or found.ndim != 3 or found.shape[-1] != width:
-            have = ", ".join(f"{key} {tuple(value.shape)}" for key, value in identity.features.items())
             raise EncoderMismatch(
                 self.report.title,
                 expected=f"{name} (N, patches, {width}) of CLIP ViT-H/14",
-                found=have or "no features",
+                found=identity.shapes,
                 cure="encode the face with 'Encode Aligned Face (CLIP)' and CLIP-ViT-H-14-laion2B-s32B-b79K",
             )
         return found.to(*module_device_dtype(self.network.resampler))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...checkpoint import CheckpointHeader
 from ...encoders.whisper.arch import HEAD_WIDTH
 from ...encoders.whisper.mel import BANDS
-from ...errors import BadCheckpoint
+from ...own_layouts import OwnMetadata
 from .arch import CEPSTRA, FACTORS, FactorSizes, VoiceFactors
 
 FORMAT = "imagineid_factors_v1"
@@ -72,21 +72,15 @@ def read_facts(header: CheckpointHeader) -> FactorFacts:
     Raises:
         BadCheckpoint: metadata that are missing or no numbers, or a file of which a stage was never trained.
     """
-    said = {name: header.metadata.get(name, "") for name in ("format", *_COUNTS)}
-    missing = [name for name, value in said.items() if not value]
-    if missing:
-        raise _refused(header, f"metadata {', '.join(said)}", f"none for {', '.join(missing)}")
+    metadata = OwnMetadata(header, CURE)
+    said = metadata.said(("format", *_COUNTS))
     if said["format"] != FORMAT:
-        raise _refused(header, f"format {FORMAT}", said["format"])
+        raise metadata.refused(f"format {FORMAT}", said["format"])
     wrong = [f"{name} {said[name]}" for name in _COUNTS if not said[name].isdecimal()]
     if wrong:
-        raise _refused(header, "whole numbers in the metadata", ", ".join(wrong))
+        raise metadata.refused("whole numbers in the metadata", ", ".join(wrong))
     facts = FactorFacts(**{name: int(said[name]) for name in _COUNTS}, probe=header.metadata.get("probe", ""))
     raw = [name for name in FACTORS if getattr(facts, f"steps_{name}") < 1]
     if raw:
-        raise _refused(header, "a trained file", f"one whose {' and '.join(raw)} was never trained")
+        raise metadata.refused("a trained file", f"one whose {' and '.join(raw)} was never trained")
     return facts
-
-
-def _refused(header: CheckpointHeader, expected: str, found: str) -> BadCheckpoint:
-    return BadCheckpoint(header.path.name, expected=expected, found=found, cure=CURE)

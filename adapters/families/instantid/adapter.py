@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...errors import EncoderMismatch
 from ...identity import EMBEDDING, Identity
-from ..ip_adapter.projected import ProjectedAdapter, fits, told
+from ..ip_adapter.projected import ProjectedAdapter, fits
 
 INSTANTID = "instantid"
 PORTRAIT_UNNORM = "portrait_unnorm"
@@ -33,7 +33,7 @@ class InstantIDAdapter(ProjectedAdapter):
         raise EncoderMismatch(
             self.report.title,
             expected=f"{EMBEDDING} (N, {EMBEDDING_WIDTH}) of the encoder {encoder}",
-            found=f"{told(identity)} of the encoder {identity.encoder}",
+            found=f"{identity.shapes} of the encoder {identity.encoder}",
             cure=f"encode the face with the ArcFace encoder of insightface's pack {encoder.removeprefix('arcface_')}",
         )
 

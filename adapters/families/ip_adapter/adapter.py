@@ -9,7 +9,7 @@ from ...errors import EncoderMismatch
 from ...identity import IMAGE_EMBEDS, IMAGE_TOKENS, IMAGE_TOKENS_ZERO, Identity
 from ...report import DetectionReport
 from .arch import ImageProjection, ProjectedAttention
-from .projected import ProjectedAdapter, fits, told
+from .projected import ProjectedAdapter, fits
 
 # What the widths of the two CLIP features are called, for the message.
 _ENCODERS = {
@@ -60,6 +60,6 @@ class IPAdapter(ProjectedAdapter):
         raise EncoderMismatch(
             self.report.title,
             expected=f"{name} ({sizes}) of {encoder}",
-            found=f"{told(identity)} of the encoder {identity.encoder}",
+            found=f"{identity.shapes} of the encoder {identity.encoder}",
             cure=f"encode the pictures with 'Encode Image' and the {encoder} model",
         )

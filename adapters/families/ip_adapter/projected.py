@@ -81,8 +81,3 @@ class ProjectedAdapter(CrossAttentionAdapter):
 def fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
     """Whether a shape is the wanted one; None stands for any size."""
     return len(shape) == len(wanted) and all(size in (None, got) for got, size in zip(shape, wanted, strict=True))
-
-
-def told(identity: Identity) -> str:
-    """The features of an identity in a few words."""
-    return " and ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in identity.features.items()) or "no features"

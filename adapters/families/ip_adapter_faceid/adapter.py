@@ -140,14 +140,10 @@ class FaceIDAdapter(CrossAttentionAdapter):
         raise EncoderMismatch(
             self.report.title,
             expected=f"{name} ({sizes}) of the encoder {self.encoder}",
-            found=f"{_told(identity)} of the encoder {identity.encoder}",
+            found=f"{identity.shapes} of the encoder {identity.encoder}",
             cure=cure,
         )
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(size in (None, got) for got, size in zip(shape, wanted, strict=True))
-
-
-def _told(identity: Identity) -> str:
-    return " and ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in identity.features.items()) or "no features"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...checkpoint import CheckpointHeader
-from ...errors import BadCheckpoint
+from ...own_layouts import OwnMetadata
 from .arch import LatentAlignAdapter
 
 FORMAT = "lafr_align_v1"
@@ -79,27 +79,24 @@ def read_facts(header: CheckpointHeader, sizes: Mapping[str, int]) -> LafrFacts:
     Raises:
         BadCheckpoint: metadata that are missing, out of range, or contradict the shapes; or a file never trained.
     """
-    said = {name: header.metadata.get(name, "") for name in ("format", *sizes, *LafrFacts.__dataclass_fields__)}
-    missing = [name for name, value in said.items() if not value]
-    if missing:
-        raise _refused(header, f"metadata {', '.join(said)}", f"none for {', '.join(missing)}")
+    metadata = OwnMetadata(header, CURE)
+    said = metadata.said(("format", *sizes, *LafrFacts.__dataclass_fields__))
     if said["format"] != FORMAT:
-        raise _refused(header, f"format {FORMAT}", said["format"])
+        raise metadata.refused(f"format {FORMAT}", said["format"])
     wrong = [f"{name} {said[name]} (shapes say {size})" for name, size in sizes.items() if said[name] != str(size)]
     if wrong:
-        raise _refused(header, "metadata that fit the shapes", ", ".join(wrong))
-    facts = _facts(header, said)
-    if facts.steps < 1:
-        raise _refused(header, "a trained file", "one of 0 training steps")
+        raise metadata.refused("metadata that fit the shapes", ", ".join(wrong))
+    facts = _facts(metadata, said)
+    metadata.require_trained(facts.steps)
     return facts
 
 
-def _facts(header: CheckpointHeader, said: Mapping[str, str]) -> LafrFacts:
+def _facts(metadata: OwnMetadata, said: Mapping[str, str]) -> LafrFacts:
     try:
         whole = {name: int(said[name]) for name in ("t_star", "steps", "pictures", "size")}
         facts = LafrFacts(said["base"], float(said["latent_scale"]), said["prediction"], **whole)
     except ValueError as error:
-        raise _refused(header, "numbers in the metadata", str(error)) from error
+        raise metadata.refused("numbers in the metadata", str(error)) from error
     fits: dict[str, Any] = {
         "base": facts.base in BASES,
         "prediction": facts.prediction in PREDICTIONS,
@@ -109,9 +106,5 @@ def _facts(header: CheckpointHeader, said: Mapping[str, str]) -> LafrFacts:
     wrong = [f"{name} {said[name]}" for name, good in fits.items() if not good]
     if wrong:
         expected = f"base {' or '.join(BASES)}, prediction {' or '.join(PREDICTIONS)}, t_star 0..999, a positive scale"
-        raise _refused(header, expected, ", ".join(wrong))
+        raise metadata.refused(expected, ", ".join(wrong))
     return facts
-
-
-def _refused(header: CheckpointHeader, expected: str, found: str) -> BadCheckpoint:
-    return BadCheckpoint(header.path.name, expected=expected, found=found, cure=CURE)

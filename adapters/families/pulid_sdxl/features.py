@@ -55,10 +55,9 @@ def _mismatch(identity: Identity, title: str, wanted: dict[str, tuple[int | None
         f"{name} ({', '.join(names.get(i, 'N') if size is None else str(size) for i, size in enumerate(shape))})"
         for name, shape in wanted.items()
     )
-    found = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(identity.features.items()))
     return EncoderMismatch(
         title,
         expected=f"{expected} of the encoder {ENCODER}",
-        found=f"{found or 'no features'} of the encoder {identity.encoder}",
+        found=f"{identity.shapes} of the encoder {identity.encoder}",
         cure="make the identity with 'Encode Identity for PuLID', antelopev2 and EVA02-CLIP-L-14-336 connected",
     )

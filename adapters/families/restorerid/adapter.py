@@ -123,11 +123,10 @@ class RestorerIDAdapter(Adapter):
         )
         embedding, patches, zero = found
         if identity.encoder != ENCODER or not fits or embedding is None or patches is None or zero is None:
-            told = ", ".join(f"{name} {tuple(value.shape)}" for name, value in identity.features.items())
             raise EncoderMismatch(
                 self.report.title,
                 expected=f"{', '.join(wanted)} of the encoder {ENCODER}",
-                found=f"{told or 'no features'} of the encoder {identity.encoder}",
+                found=f"{identity.shapes} of the encoder {identity.encoder}",
                 cure="make the reference with Encode Restoration Reference, the encoder of buffalo_l and CLIP-ViT-H-14",
             )
         return embedding, patches, zero

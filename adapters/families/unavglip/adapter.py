@@ -77,11 +77,10 @@ class UnAvgLipAdapter(CrossAttentionAdapter):
         projection = self.network.image_proj
         embedding = identity.features.get(EMBEDDING)
         if identity.encoder != ENCODER or embedding is None or embedding.shape[1:] != (EMBEDDING_DIM,):
-            told = ", ".join(f"{name} {tuple(value.shape)}" for name, value in identity.features.items())
             raise EncoderMismatch(
                 self.report.title,
                 expected=f"{EMBEDDING} (N, {EMBEDDING_DIM}) of the encoder {ENCODER}",
-                found=f"{told or 'no features'} of the encoder {identity.encoder}",
+                found=f"{identity.shapes} of the encoder {identity.encoder}",
                 cure="encode the face with the ArcFace encoder of insightface's pack buffalo_l",
             )
         device, dtype = module_device_dtype(projection)

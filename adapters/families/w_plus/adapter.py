@@ -91,11 +91,10 @@ def w_plus_codes(identity: Identity, what: str) -> Tensor:
     """
     codes = identity.features.get(W_PLUS)
     if codes is None or codes.ndim != 3 or tuple(codes.shape[1:]) != (ROWS[-1], 512) or identity.encoder != ENCODER:
-        have = ", ".join(f"{name} {tuple(value.shape)}" for name, value in identity.features.items())
         raise EncoderMismatch(
             what,
             expected=f"{W_PLUS} (N, {ROWS[-1]}, 512) of the encoder {ENCODER}",
-            found=f"{have or 'no features'} of the encoder {identity.encoder}",
+            found=f"{identity.shapes} of the encoder {identity.encoder}",
             cure="encode the face with the e4e encoder (e4e_ffhq_encode.pt)",
         )
     return codes

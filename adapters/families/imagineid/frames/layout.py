@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ....checkpoint import CheckpointHeader
-from ....errors import BadCheckpoint
+from ....own_layouts import OwnMetadata
 from ..layout import ORIGIN
 from .arch import LATENT, PATCH, FrameAdapters, FrameSizes, sizes_of
 
@@ -81,19 +81,12 @@ def read_facts(header: CheckpointHeader) -> FrameFacts:
     Raises:
         BadCheckpoint: metadata that are missing or no numbers, or a file never trained.
     """
-    said = {name: header.metadata.get(name, "") for name in _NAMES}
-    missing = [name for name, value in said.items() if not value]
-    if missing:
-        raise _refused(header, f"metadata {', '.join(said)}", f"none for {', '.join(missing)}")
+    metadata = OwnMetadata(header, CURE)
+    said = metadata.said(_NAMES)
     if said["format"] != FORMAT:
-        raise _refused(header, f"format {FORMAT}", said["format"])
+        raise metadata.refused(f"format {FORMAT}", said["format"])
     if not said["steps"].isdecimal() or not said["frames"].isdecimal():
-        raise _refused(header, "whole numbers of steps and frames", f"{said['steps']} and {said['frames']}")
+        raise metadata.refused("whole numbers of steps and frames", f"{said['steps']} and {said['frames']}")
     facts = FrameFacts(said["base"], int(said["steps"]), int(said["frames"]), said["factors"])
-    if facts.steps < 1:
-        raise _refused(header, "a trained file", "one of 0 training steps")
+    metadata.require_trained(facts.steps)
     return facts
-
-
-def _refused(header: CheckpointHeader, expected: str, found: str) -> BadCheckpoint:
-    return BadCheckpoint(header.path.name, expected=expected, found=found, cure=CURE)
