@@ -16,8 +16,8 @@ from ..adapters.families.hunyuan_avatar.windows import RATE
 from ..faces.errors import LikenessError
 from .hunyuan_avatar_call import TEXT_MASK
 from .hunyuan_avatar_character import picture_latents
-from .lafr import BadPlace, training_folder
 from .masks import checked_mask
+from .training_places import BadPlace, training_folder
 
 
 def clip_tensors(

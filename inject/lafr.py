@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,20 +10,10 @@ from torch import Tensor
 from ..adapters.errors import BaseModelMismatch
 from ..adapters.families.lafr.adapter import LafrAdapter
 from ..adapters.families.lafr.one_step import sampler_start
-from ..faces.errors import LikenessError
-from .host import folder_paths
 from .loaded import LoadedAdapter, trained_adapter
 from .mean_latent import encode_mean
-from .model_folders import folder_roots, input_folder
 
-FOLDER = "face_adapters"
 TIMESTEPS = 1000
-# Letters of a name, endings not counted; three bytes each still fit into a file system's 255.
-LONGEST = 80
-
-
-class BadPlace(LikenessError):
-    """A name that leads out of the folder it belongs into, or onto a file that must not be replaced."""
 
 
 def lafr_of(loaded: LoadedAdapter | None) -> LafrAdapter:
@@ -67,46 +56,3 @@ def one_step(model: Any, samples: Tensor, timestep: int) -> tuple[Tensor, Tensor
         )
     sigma = float(levels[timestep])
     return sampler_start(samples, sigma), torch.tensor([sigma, 0.0])
-
-
-def training_folder(name: str) -> Path:
-    """A folder inside the host's input folder.
-
-    Raises:
-        BadPlace: a name that leads out of it.
-    """
-    root = input_folder().resolve()
-    folder = (root / name).resolve() if _can_be_a_path(name) else None
-    if folder is None or not name.strip() or root not in (folder, *folder.parents):
-        raise BadPlace(
-            "folder of pictures",
-            expected="the name of a folder inside ComfyUI's input folder",
-            found=repr(name[:LONGEST]),
-            cure="put the pictures there and give the folder's name, or connect 'images'",
-        )
-    return folder
-
-
-def adapter_file(name: str, resume: bool, folder: str = FOLDER) -> Path:
-    """The file that a training writes, in the first existing model folder of that kind (made if there is none).
-
-    Raises:
-        BadPlace: not a plain name, or a file that exists while the run does not go on from it.
-    """
-    stem = name.strip().removesuffix(".safetensors")
-    plain = _can_be_a_path(stem) and not any(sign in stem for sign in '/\\:*?"<>|')
-    if not stem or not plain or stem != Path(stem).name or stem.startswith("."):
-        found = repr(name[:LONGEST])
-        raise BadPlace("name of the file", expected="a plain name", found=found, cure="use letters and numbers")
-    roots = folder_roots(folder) or [Path(folder_paths().models_dir) / folder]
-    path = roots[0] / f"{stem}.safetensors"
-    if path.exists() and not resume:
-        raise BadPlace(
-            path.name, expected="a new name", found="a file of that name", cure="choose another name, or set resume"
-        )
-    return path
-
-
-def _can_be_a_path(name: str) -> bool:
-    """Systems refuse such names with errors of their own."""
-    return "\x00" not in name and len(name) <= LONGEST

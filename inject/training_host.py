@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..adapters.errors import BaseModelMismatch
 from .host import model_management
-from .lafr import BadPlace, adapter_file
 from .mean_latent import encode_mean
+from .training_places import BadPlace, adapter_file
 
 # SD1.5's factor between latents of its VAE and of its UNet.
 LATENT_SCALE = 0.18215

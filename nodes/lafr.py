@@ -160,8 +160,9 @@ class LikenessLafrTrain:
         """Train, write the file, measure it and load it as any other."""
         from ..adapters import registry
         from ..adapters.families.lafr.layout import LafrFacts
-        from ..inject.lafr import adapter_file, training_folder, vae_encode
+        from ..inject.lafr import vae_encode
         from ..inject.loaded import LoadedAdapter
+        from ..inject.training_places import adapter_file, training_folder
         from ..training.lafr import LafrOptions, held_out, train_lafr
         from ..training.loop import LoopOptions
         from ..training.pictures import PictureFolder

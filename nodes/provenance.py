@@ -200,4 +200,95 @@ class LikenessCheckModelFile:
         return with_text(report.as_text(), report.as_text(), report.ok, report.as_json())
 
 
-NODES = (LikenessSavePicture, LikenessReadProvenance, LikenessCheckModelFile)
+class LikenessSaveModelMetadata:
+    """Write a copy of a model file that says what it is."""
+
+    DISPLAY_NAME = "Save Model Metadata"
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Writes a copy of a .safetensors file, beside it, that says what it is: title, author, licence, base model. "
+        "Tensors and the file itself stay as they are. Model tools and Check Model Licence read it."
+    )
+    RETURN_TYPES = ("STRING", "STRING")
+    RETURN_NAMES = ("report", "file")
+    OUTPUT_TOOLTIPS = ("What the new file says, checked.", "The new file's name.")
+    FUNCTION = "save"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Schema:  # noqa: N802 (the host's name)
+        """Inputs as the host asks for them."""
+        from ..inject.lineage_files import NONE, list_lineage_files
+
+        def text(tooltip: str, **more: Any) -> tuple[str, dict[str, Any]]:
+            return "STRING", {"default": "", "tooltip": tooltip, **more}
+
+        files = list_lineage_files()
+        return {
+            "required": {
+                "file": (
+                    files,
+                    {"tooltip": "A .safetensors file of the adapter, encoder or LoRA folders, or a checkpoint."},
+                ),
+                "name": text("Name of the new file, in the folder of the first one."),
+                "title": text("Name for people. Empty: as in the file, or the new file's name."),
+                "author": text("Who made it. Empty: as in the file."),
+                "licence": text("Licence id such as cc-by-nc-4.0. Empty: as in the file."),
+                "base_licence": text(
+                    "Licence ids of the base models, separated by commas, to see what got lost."
+                ),
+                "merged_from": text("Models it was merged from or trained on. Empty: as in the file."),
+                "description": text("What it does and what it was trained on. Empty: as in the file.", multiline=True),
+                "base_file": (
+                    [NONE, *files],
+                    {"default": NONE, "tooltip": "The base model's file, whose hash is written. Reads it whole."},
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str) -> bool | str:  # noqa: N802 (the host's name)
+        """A missing file is one sentence."""
+        from ..inject.lineage_files import FILES
+        from ..inject.model_folders import listed
+
+        return listed(FILES, file)
+
+    def save(
+        self,
+        file: str,
+        name: str,
+        title: str,
+        author: str,
+        licence: str,
+        base_licence: str,
+        merged_from: str,
+        description: str,
+        base_file: str,
+    ) -> dict[str, Any]:
+        """Write and check the copy."""
+        from ..adapters.checkpoint import read_header
+        from ..adapters.file_hash import file_sha256
+        from ..adapters.model_spec import BASE_HASH
+        from ..evaluation.lineage.report import check_file
+        from ..evaluation.lineage.rewrite import described, write_with_metadata
+        from ..inject.file_names import writing
+        from ..inject.host import stop_if_cancelled
+        from ..inject.lineage_files import NONE, header, lineage_file
+        from ..inject.training_places import file_beside
+
+        source = header(file)
+        target = file_beside(source.path, name)
+        entries = {"title": title, "author": author, "license": licence, "merged_from": merged_from}
+        changes = described(source, target.stem, {**entries, "description": description})
+        base = None if base_file == NONE else lineage_file(base_file)
+        if base is not None:
+            changes[BASE_HASH] = file_sha256(base, on_block=stop_if_cancelled)
+        with writing(target, is_new=True):
+            write_with_metadata(source, target, changes, stop_if_cancelled)
+        licences = [one.strip() for one in base_licence.split(",") if one.strip()]
+        report = check_file(read_header(target), base_licences=licences).as_text()
+        return with_text(report, report, target.name)
+
+
+NODES = (LikenessSavePicture, LikenessReadProvenance, LikenessCheckModelFile, LikenessSaveModelMetadata)

@@ -242,8 +242,8 @@ def _encoder(encoder: Any) -> Any:
 def _photos(folder: str, detector: Any, size: int, least: int) -> PeopleFolder:
     import torch
 
-    from ..inject.lafr import training_folder
     from ..inject.progress import frame_progress
+    from ..inject.training_places import training_folder
     from ..training.people_folder import load_people
 
     if detector is None:

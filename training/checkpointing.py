@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ..adapters.checkpoint import CheckpointHeader, load_strictly, load_tensors, read_header
 from ..adapters.errors import BadCheckpoint
 from ..adapters.file_hash import file_sha256, tensors_start
+from ..adapters.model_spec import TENSORS_HASH, architecture_of, model_spec
 
 FORMAT = "likeness_training_v1"
 
@@ -33,8 +34,27 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, part, dict(metadata))
     if path.suffix == ".safetensors":
-        save_file(plain, part, {**metadata, "sshs_model_hash": file_sha256(part, tensors_start(part))})
+        save_file(plain, part, {**metadata, TENSORS_HASH: file_sha256(part, tensors_start(part))})
     part.replace(path)
+
+
+def write_model(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], kind: str, base: str = ""
+) -> None:
+    """Write a finished model: ``metadata``, and beside them what model tools ask for by names of their own.
+
+    Args:
+        path: a safetensors file; its stem becomes part of the title.
+        tensors: of the file.
+        metadata: what its loader reads.
+        kind: what the file is, such as ``fact-adapter``.
+        base: its base model, by a name of `BASE_ARCHITECTURES` or its own; "" where it has none.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    architecture = architecture_of(base, kind) if base else kind
+    write_tensors(path, tensors, {**model_spec(f"{path.stem} ({kind})", architecture), **metadata})
 
 
 def save_state(

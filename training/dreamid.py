@@ -21,7 +21,7 @@ from ..adapters.families.dreamid.landmark_picture import landmark_pictures
 from ..adapters.families.dreamid.layout import DreamIdFacts
 from ..adapters.families.lafr.one_step import alpha_bar, clean_latent
 from ..faces.errors import LikenessError
-from .checkpointing import write_tensors
+from .checkpointing import write_model
 from .dreamid_data import TripletRows, Triplets
 from .dreamid_losses import Codec, Embed, aim, embedded, identity_loss, noised, picture_loss, renoised
 from .dreamid_unet import Conditions, SwapModel
@@ -235,9 +235,14 @@ def held_out(
     return HeldOut(before, after, difference)
 
 
+# Widths of the text that the two generations of the base model read.
+CONTEXT_BASES = {768: "SD1.x", 1024: "SD2.x"}
+
+
 def save_model(path: Path, model: SwapModel, facts: DreamIdFacts, dtype: torch.dtype = torch.float16) -> None:
     """Write the file that the loader of adapters reads, with complete metadata. Raises OSError."""
-    write_tensors(path, model.file_tensors(dtype), facts.metadata(model.sizes.tokens))
+    base = CONTEXT_BASES.get(model.sizes.context, facts.base)
+    write_model(path, model.file_tensors(dtype), facts.metadata(model.sizes.tokens), "face-swap", base)
 
 
 def model_of(adapter: DreamIdAdapter) -> SwapModel:

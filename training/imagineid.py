@@ -24,7 +24,7 @@ from torch.nn import functional
 from ..adapters.families.imagineid.arch import FACTORS, FactorSizes, VoiceFactors, cepstra, sizes_fit
 from ..adapters.families.imagineid.layout import FactorFacts
 from ..faces.errors import LikenessError
-from .checkpointing import write_tensors
+from .checkpointing import write_model
 from .imagineid_clips import VoiceClips
 from .loop import TOTAL, LoopOptions, Losses, train
 from .seeds import generator_for, seed_for
@@ -213,7 +213,7 @@ def fresh_factors(options: FactorOptions) -> VoiceFactors:
 
 def save_factors(path: Path, network: VoiceFactors, facts: FactorFacts) -> None:
     """Write the file that the loader of audio encoders reads, with complete metadata. Raises OSError."""
-    write_tensors(path, network.state_dict(), facts.metadata())
+    write_model(path, network.state_dict(), facts.metadata(), "voice-factors")
 
 
 def state_path(path: Path, factor: str) -> Path:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..adapters.families.imagineid.frames.arch import FrameAdapters, FrameSizes
 from ..adapters.families.imagineid.frames.layout import FrameFacts
 from ..faces.errors import LikenessError
-from .checkpointing import write_tensors
+from .checkpointing import write_model
 from .loop import TOTAL, LoopOptions, OnStep, train
 from .seeds import generator_for, seed_for
 
@@ -229,7 +229,7 @@ def train_frames(
     task = FrameTask(frames, denoiser, made, options)
     done = train(task, loop, path.with_suffix(".training_state"), stop_after=stop_after, on_step=on_step)
     told = replace(facts, steps=done, frames=len(frames))
-    write_tensors(path, task.network.state_dict(), told.metadata(task.network))
+    write_model(path, task.network.state_dict(), told.metadata(task.network), "voice-frame-adapters")
     return task.network
 
 

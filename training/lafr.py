@@ -23,7 +23,7 @@ from torch.nn import functional
 from ..adapters.families.lafr.arch import GROUPS, LatentAlignAdapter
 from ..adapters.families.lafr.layout import LafrFacts
 from ..faces.errors import LikenessError
-from .checkpointing import write_tensors
+from .checkpointing import write_model
 from .codebook import k_means, perplexity
 from .degradations import Strengths
 from .loop import TOTAL, LoopOptions, OnStep, train
@@ -229,7 +229,7 @@ def held_out(
 
 def save_adapter(path: Path, network: LatentAlignAdapter, facts: LafrFacts) -> None:
     """Write the file that the loader of adapters reads, with complete metadata. Raises OSError."""
-    write_tensors(path, network.state_dict(), facts.metadata(network))
+    write_model(path, network.state_dict(), facts.metadata(network), "latent-adapter", facts.base)
 
 
 def state_path(path: Path) -> Path:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..adapters.families.lafr.arch import LatentAlignAdapter
 from ..adapters.families.lafr.layout import LafrFacts
 from ..adapters.families.lafr.one_step import alpha_bar, clean_latent
-from .checkpointing import write_tensors
+from .checkpointing import write_model
 from .degradations import Strengths
 from .lafr import save_adapter, state_path
 from .levels import Levels
@@ -112,7 +112,7 @@ class RestoreTask:
     def save_change(self, path: Path) -> None:
         """Write the change as a LoRA file that any LoRA loader takes. Raises OSError."""
         facts = {"base": self.facts.base, "t_star": str(self.facts.t_star), "format": "lafr_restore_v1"}
-        write_tensors(path, self.low_rank.file_tensors(), facts)
+        write_model(path, self.low_rank.file_tensors(), facts, "lora", self.facts.base)
 
 
 def train_restoration(

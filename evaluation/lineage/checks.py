@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...adapters.checkpoint import CheckpointHeader
+from ...adapters.model_spec import BASE_HASH, TENSORS_HASH
 from .architecture import base_of_claims, base_of_tensors
 from .licences import MEANINGS, lost, normalised, restrictions, strictest
 from .model_card import ModelCard, plain
@@ -73,7 +74,7 @@ def informative(card: ModelCard | None) -> Finding:
 
 def base_file(metadata: Mapping[str, str], sha256: str, legacy: str) -> Finding:
     """Was the file trained on the base file of these hashes?"""
-    whole, short = metadata.get("ss_new_sd_model_hash", ""), metadata.get("ss_sd_model_hash", "")
+    whole, short = metadata.get(BASE_HASH, ""), metadata.get("ss_sd_model_hash", "")
     if not whole and not short:
         return Finding("base file", "note", "the hash of the base model is unstated")
     same = whole.lower() == sha256 if whole else short.lower() == legacy
@@ -97,7 +98,7 @@ def carbon(card: ModelCard) -> Finding | None:
 
 def data_hash(metadata: Mapping[str, str], sha256: str) -> Finding:
     """Were the tensors changed after saving?"""
-    own = metadata.get("sshs_model_hash", "").lower()
+    own = metadata.get(TENSORS_HASH, "").lower()
     spec = metadata.get("modelspec.hash_sha256", "").lower().removeprefix("0x")
     if len(own) == _SHA256:
         same = own == sha256

@@ -20,8 +20,8 @@ from likeness_pack.faces.errors import LikenessError
 from likeness_pack.inject.avatar_emotion import EmotionOptions, apply_emotion, emotion_adapter, emotion_latents
 from likeness_pack.inject.call_state import STATE_KEY, CallState
 from likeness_pack.inject.host import folder_paths
-from likeness_pack.inject.lafr import BadPlace
 from likeness_pack.inject.loaded import LoadedAdapter
+from likeness_pack.inject.training_places import BadPlace
 from likeness_pack.nodes.avatar_emotion import LikenessApplyAvatarEmotion, LikenessSaveEmotionClip
 from likeness_pack.training.avatar_clips import BadClip, ClipFolder, EmotionClip
 from likeness_pack.training.avatar_dit import VideoDit

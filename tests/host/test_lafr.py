@@ -20,10 +20,11 @@ from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch, Mi
 from likeness_pack.adapters.families.lafr.one_step import alpha_bar, clean_latent, sigma_of
 from likeness_pack.faces.errors import BadImage
 from likeness_pack.inject import lafr as host_lafr
+from likeness_pack.inject import training_places
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.host import stop_if_cancelled
-from likeness_pack.inject.lafr import BadPlace, adapter_file, training_folder
 from likeness_pack.inject.loaded import LoadedAdapter
+from likeness_pack.inject.training_places import BadPlace, adapter_file, training_folder
 from likeness_pack.nodes.degrade import LikenessDegradePictures
 from likeness_pack.nodes.lafr import LikenessLafrAlign, LikenessLafrOneStep, LikenessLafrTrain
 from likeness_pack.training.degradations import Strengths, degrade
@@ -66,8 +67,8 @@ def folder() -> Path:
 def places(folder: Path) -> Any:
     """The host's folders under a base of this test."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(host_lafr, "input_folder", lambda: folder.parent)
-    patch.setattr(host_lafr, "folder_roots", lambda name: [engine().base / "models" / name])
+    patch.setattr(training_places, "input_folder", lambda: folder.parent)
+    patch.setattr(training_places, "folder_roots", lambda name: [engine().base / "models" / name])
     yield engine().base / "models" / "face_adapters"
     patch.undo()
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_process import HostFailed
 from likeness_pack.adapters.provenance import BadManifest, Manifest, manifest_of
 from likeness_pack.media.texts import read_texts
 from likeness_pack.tools import demo
+from pack import ROOT
 from PIL import Image
 from server_fixtures import Prompt, Server, text_of
 
@@ -114,3 +116,21 @@ def test_the_licence_of_a_model_file_is_checked(server: Server) -> None:
     check = {"1": {"class_type": "LikenessCheckModelFile", "inputs": inputs | {"runtime_parts": "encoder: mit"}}}
     text = text_of(server.history(check)["outputs"], "1")
     assert "has lost NC (non-commercial only), ATTR_CC (attribution)" in text
+
+
+def test_a_copy_of_a_model_file_says_what_it_is(server: Server) -> None:
+    adapter = _adapter(server)
+    folder = adapter.parent
+    shutil.copy(ROOT / "demo_weights" / "drawn_fact.safetensors", folder / "drawn copy.safetensors")
+    inputs = {
+        "file": "drawn copy.safetensors", "name": "我的 model", "title": "", "author": "Me", "licence": "mit",
+        "base_licence": "cc-by-nc-4.0", "merged_from": "", "description": "", "base_file": "none",
+    }  # fmt: skip
+    save = {"1": {"class_type": "LikenessSaveModelMetadata", "inputs": inputs}}
+    text = text_of(server.history(save)["outputs"], "1")
+    assert "我的 model.safetensors: licence mit" in text and "has lost NC" in text and "as they were saved" in text
+    load = {"1": {"class_type": "LikenessLoadAdapter", "inputs": {"file": "我的 model.safetensors", "variant": "auto"}}}
+    assert "FACT" in text_of(server.history(load)["outputs"], "1")
+    save["1"]["inputs"] = {**inputs, "author": "B"}
+    with pytest.raises(HostFailed, match="expected a new name"):
+        server.history(save)

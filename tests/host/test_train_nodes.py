@@ -13,10 +13,9 @@ from host_inprocess import conditioning, engine, tiny_model
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.errors import BaseModelMismatch, MissingModelFile
 from likeness_pack.faces.errors import BadImage
-from likeness_pack.inject import drawn_model, model_folders
-from likeness_pack.inject import lafr as host_lafr
+from likeness_pack.inject import drawn_model, model_folders, training_places
 from likeness_pack.inject.host import stop_if_cancelled
-from likeness_pack.inject.lafr import BadPlace
+from likeness_pack.inject.training_places import BadPlace
 from likeness_pack.nodes.adapter import LikenessLoadAdapter
 from likeness_pack.nodes.encoder import LikenessLoadEncoder
 from likeness_pack.nodes.train import LikenessTrainAdapter, LikenessTrainEncoder
@@ -49,7 +48,7 @@ def places(module_folders: ModuleFolders) -> Any:
     photographs(base / "input" / "people", size=64)
     weights = tiny_drawn_weights(module_folders.mktemp("weights"))
     patch = pytest.MonkeyPatch()
-    patch.setattr(host_lafr, "input_folder", lambda: base / "input")
+    patch.setattr(training_places, "input_folder", lambda: base / "input")
     patch.setattr(drawn_model, "FOLDER", weights)
     patch.setattr(runs, "DRAWN_SHAPE", SHAPE)
     patch.setattr(runs, "PREVIEW_STEPS", 1)
@@ -175,7 +174,7 @@ def test_names_that_no_file_can_have_are_one_sentence(places: Path, text: str) -
     assert len(str(error.value)) < 400
     if not text.startswith(("\n", "C:")):
         with pytest.raises(BadPlace, match="inside ComfyUI's input folder"):
-            host_lafr.training_folder(text)
+            training_places.training_folder(text)
 
 
 def test_an_existing_file_is_never_replaced(places: Path) -> None:

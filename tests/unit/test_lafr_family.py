@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
 import pytest
 import torch
@@ -128,9 +129,12 @@ def test_the_normal_loader_reads_what_training_wrote(saved, network):
 def test_metadata_are_complete(saved):
     metadata = dict(read_header(saved).metadata)
     assert len(metadata.pop("sshs_model_hash")) == 64
+    assert datetime.fromisoformat(metadata.pop("modelspec.date")) <= datetime.now()
     assert metadata == {
         "format": "lafr_align_v1", "base": "sd15", "latent_scale": "0.18215", "hidden": "32", "d": "32", "N": "128",
         "n_res": "1", "prediction": "eps", "t_star": "399", "steps": "1", "pictures": "7", "size": "64",
+        "modelspec.sai_model_spec": "1.0.1", "modelspec.implementation": "likeness",
+        "modelspec.title": "any name (latent-adapter)", "modelspec.architecture": "stable-diffusion-v1/latent-adapter",
     }  # fmt: skip
 
 

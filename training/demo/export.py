@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpointing import write_tensors
+from ...adapters.family import OWN_LICENCE, OWN_WEIGHTS
+from ...adapters.model_spec import PREFIX
+from ..checkpointing import write_model
 from ..dreamid_names import to_original
 from ..fact.models import save_adapter
 from .autoencoder import published_tensors
@@ -18,6 +20,7 @@ from .recipe import ENCODER_ID, SIZE, UNET_WIDTHS, Workshop, adapter_options
 AUTOENCODER, ENCODER, BASE = "drawn_vae.safetensors", "drawn_encoder.safetensors", "drawn_base.safetensors"
 ADAPTER, JUDGE = "drawn_fact.safetensors", "drawn_judge.safetensors"
 UNET_PREFIX, PROMPT_PREFIX = "model.diffusion_model.", "prompt."
+_LICENCE = {"licence": OWN_WEIGHTS, PREFIX + "license": OWN_LICENCE}
 _NOTE = "trained on drawn faces by tools/train_demo_weights.py; no photographs"
 
 
@@ -28,22 +31,22 @@ def export(workshop: Workshop, folder: Path) -> list[Path]:
     tensors = {UNET_PREFIX + name: one for name, one in to_original(base.unet.state_dict()).items()}
     tensors |= {PROMPT_PREFIX + name: one for name, one in base.prompt.state_dict().items()}
     sizes = {"widths": json.dumps(UNET_WIDTHS), "context": str(CONTEXT), "tokens": str(TOKENS), "size": str(SIZE)}
-    _write(folder / AUTOENCODER, published_tensors(workshop.autoencoder()), {"size": str(SIZE)})
-    _write(folder / ENCODER, workshop.encoder().state_dict(), {"id": ENCODER_ID})
-    _write(folder / BASE, tensors, sizes)
-    _write(folder / JUDGE, workshop.judge().state_dict(), {})
+    _write(folder / AUTOENCODER, published_tensors(workshop.autoencoder()), {"size": str(SIZE)}, "autoencoder")
+    _write(folder / ENCODER, workshop.encoder().state_dict(), {"id": ENCODER_ID}, "face-encoder")
+    _write(folder / BASE, tensors, sizes, "unet", "sd15")
+    _write(folder / JUDGE, workshop.judge().state_dict(), {}, "face-encoder")
     save_adapter(
         folder / ADAPTER,
         fact,
         workshop.people(base),
         options,
         options.steps,
-        notes={"note": _NOTE, "licence": "as this project"},
+        notes={"note": _NOTE, **_LICENCE},
     )
     fact.attached.close()
     return [folder / name for name in (AUTOENCODER, ENCODER, BASE, ADAPTER, JUDGE)]
 
 
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], kind: str, base: str = "") -> None:
     halves = {name: one.half() if one.dtype is torch.float32 and one.ndim else one for name, one in tensors.items()}
-    write_tensors(path, halves, {**metadata, "note": _NOTE, "licence": "as this project"})
+    write_model(path, halves, {**metadata, "note": _NOTE, **_LICENCE}, kind, base)

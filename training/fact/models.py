@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...adapters.families.fact.arch import HEAD_DIM, FaceResampler, FactNetwork, gated_layer
 from ...adapters.families.ip_adapter_faceid.arch import EmbeddingProjection, FaceKeysValues
-from ..checkpointing import write_tensors
+from ..checkpointing import write_model
 from ..seeds import generator_for
 from .attached import AttachedGatedLayers, AttachedKeysValues, block_widths, file_order
 from .options import AdapterOptions
@@ -161,4 +161,4 @@ def save_adapter(
         "training": json.dumps(options.plain(), sort_keys=True),
         **(notes or {}),
     }
-    write_tensors(path, model.file_tensors(dtype), metadata)
+    write_model(path, model.file_tensors(dtype), metadata, "face-adapter", "sd15")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...adapters.encoders.topofr.arch import IResNet, IResNetConfig
 from ...adapters.encoders.transface.arch import TransFace, TransFaceConfig, TransFaceOutput
-from ..checkpointing import write_tensors
+from ..checkpointing import write_model
 from ..seeds import generator_for
 
 Kind = Literal["transformer", "resnet"]
@@ -71,7 +71,7 @@ def save_recogniser(recogniser: Recogniser, path: Path, metadata: Mapping[str, s
     tensors = dict(recogniser.encoder.state_dict())
     if isinstance(recogniser.encoder, IResNet):
         tensors["weight"] = recogniser.centres.detach()
-    write_tensors(path, tensors, metadata)
+    write_model(path, tensors, metadata, "face-encoder")
 
 
 @torch.no_grad()
