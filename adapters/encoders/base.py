@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...faces.align import crop_faces
 from ...faces.detect import OnMissingFace, Progress
-from ...faces.errors import BadImage, FaceChoice, NoFaceFound
+from ...faces.errors import BadImage, BadMask, FaceChoice, NoFaceFound
 from ...faces.images import as_rgb
 from ...faces.masks import as_mask
 from ...faces.types import FaceBatch, Faces
@@ -26,6 +26,8 @@ Which = Literal["best", "all"]
 
 # Bounds the memory of crops and activations; larger batches gain little.
 FACES_AT_ONCE = 8
+# A head mask darker than this at a point of the face hides it.
+SEEN = 0.1
 
 
 class FaceEncoder(ABC):
@@ -142,7 +144,7 @@ def encode_photos(
     Raises:
         NoFaceFound: by policy, or when no picture has a face (zeros alone are nobody).
         BadImage: pictures and faces do not belong together.
-        BadMask: see `faces.masks.as_mask`.
+        BadMask: see `faces.masks.as_mask`; or a face that the mask hides from an encoder that uses it.
         FaceChoice: an unknown ``which`` or policy.
     """
     _check_policy(which, on_missing_face)
@@ -153,6 +155,8 @@ def encode_photos(
     if missing and (on_missing_face == "error" or len(missing) == len(face_batch)):
         raise _no_face(missing, len(face_batch))
     chosen = _choose(face_batch, which)
+    if masks is not None and encoder.uses_masks:
+        _check_heads(masks, chosen)
     features = _encode_in_chunks(encoder, images, chosen, masks, on_progress)
     owners = list(chosen.index)
     if on_missing_face == "keep" and missing:
@@ -238,6 +242,20 @@ def _choose(face_batch: FaceBatch, which: Which) -> _Chosen:
         index += [number] * len(taken)
         parts.append(taken)
     return _Chosen(index, torch.cat([part.boxes for part in parts]), torch.cat([part.landmarks5 for part in parts]))
+
+
+def _check_heads(masks: Tensor, chosen: _Chosen) -> None:
+    """Refuse masks (B, H, W) that are black at all points of a face: inverted or empty ones would encode darkness."""
+    limit = torch.tensor([masks.shape[2] - 1, masks.shape[1] - 1])
+    for number, points in zip(chosen.index, chosen.landmarks5.cpu(), strict=True):
+        x, y = torch.minimum(points.round().long().clamp(min=0), limit).unbind(-1)
+        if bool((masks[number].cpu()[y, x] < SEEN).all()):
+            raise BadMask(
+                f"head mask, image {number} (counted from 0)",
+                expected="white over the face that is encoded",
+                found="black at its eyes, nose and mouth",
+                cure="invert the mask, give one for this head, or disconnect it",
+            )
 
 
 def _encode_in_chunks(

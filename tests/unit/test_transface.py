@@ -184,6 +184,22 @@ class TestCrop:
         rows = torch.cat([one.features["embedding"] for one in singles])
         assert torch.allclose(together.features["embedding"], rows, atol=1e-5)
 
+    def test_a_mask_that_hides_the_face_is_refused(self, encoder):
+        """An empty or an inverted one would give an identity of darkness."""
+        photos, faces = _photos(2), _batch(_face(3, 4), _face(-60, 0))
+        head = torch.zeros(1, 150, 140)
+        head[:, :110, :90] = 1
+        encode_photos(encoder, photos, faces, head)
+        # One point seen is enough: hands and hair hide parts of faces.
+        nose = torch.zeros(1, 150, 140)
+        nose[:, 65:85, 45:75] = 1
+        encode_photos(encoder, photos[:1], _batch(_face(3, 4)), nose)
+        for bad in (torch.zeros(1, 150, 140), 1 - head, torch.zeros(1, 64, 64)):
+            with pytest.raises(BadMask, match=r"image 0 .*white over the face .*black at its eyes"):
+                encode_photos(encoder, photos, faces, bad)
+        with pytest.raises(BadMask, match="image 1"):
+            encode_photos(encoder, photos, faces, torch.cat([head, head * 0]))
+
     def test_one_mask_serves_all_and_a_wrong_count_is_refused(self, encoder):
         photos = _photos(2)
         mask = torch.zeros(1, 150, 140)
