@@ -20,7 +20,7 @@ from .controlnext import apply_controlnext
 from .exemplar import Control
 from .exemplar_pass import AppearanceModel, ExemplarPass, Trajectory, capturing
 from .layer_map import UNetLayer, unet_layers
-from .masks import LatentMask
+from .masks import acting_mask
 from .patching import clone_model, forward_wrapper
 from .schedule import step_range
 
@@ -77,7 +77,7 @@ def apply_am_adapter(
     clone = clone_model(model)
     if options.strength == 0:
         return clone
-    mask = None if options.mask is None else LatentMask(options.mask)
+    mask = acting_mask(options.mask, options.strength)
     same = agreement(*maps, resize=options.resize)[None]
     network = None if matcher is None else matcher.network
     put_matching(clone, layers, Matching(network, same, options.mode, options.strength, mask))

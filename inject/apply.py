@@ -28,7 +28,7 @@ from .host import model_management
 from .layer_map import UNetLayer, unet_layers
 from .loaded import LoadedAdapter
 from .low_rank import set_low_rank
-from .masks import LatentMask
+from .masks import LatentMask, acting_mask
 from .orthogonal import OrthogonalTerm
 from .patching import (
     attention_slot,
@@ -182,7 +182,7 @@ def _term_fields(
     clone: Any, loaded: LoadedAdapter, identity: Identity, options: ApplyOptions, steps: StepRange
 ) -> dict[str, Any]:
     """The fields of a `Term`."""
-    mask = None if options.mask is None else LatentMask(options.mask)
+    mask = acting_mask(options.mask, options.strength)
     device, dtype = model_management().get_torch_device(), compute_dtype(clone)
     return {
         "key": _term_key(loaded, identity, mask, steps),

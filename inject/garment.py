@@ -22,7 +22,7 @@ from .dit_blocks import SLOTS
 from .layer_map import UNetLayer, unet_layers
 from .loaded import LoadedAdapter
 from .managed import ManagedNetwork
-from .masks import LatentMask
+from .masks import acting_mask
 from .patching import clone_model
 from .reference_features import Text
 from .row_values import Pair, RowKeysValues
@@ -129,7 +129,7 @@ def apply_reference(model: Any, reference: Reference, options: ReferenceOptions)
         LikenessError: a strength or a mask that Flux files have no place for.
     """
     steps = step_range(model, options.start_percent, options.end_percent)
-    mask = None if options.mask is None else LatentMask(options.mask)
+    mask = acting_mask(options.mask, options.strength)
     parts = (reference.key, mask.digest if mask else "", steps.start_percent, steps.end_percent)
     key = hashlib.sha256(repr(parts).encode("ascii")).hexdigest()
     if isinstance(reference, UNetReference):

@@ -30,6 +30,11 @@ class LatentMask(Shared):
         self._memo: Memo[Tensor] = Memo(limit=16)
         self.digest = hashlib.sha256(self._mask.numpy().tobytes() + repr(tuple(self._mask.shape)).encode()).hexdigest()
 
+    @property
+    def empty(self) -> bool:
+        """Whether it is black everywhere."""
+        return not bool(self._mask.any())
+
     def rows(self, tokens: Tensor, chunks: int, extra: Mapping[str, Any]) -> Tensor:
         """The mask for hidden states ``tokens`` (chunks * R, N, C): (chunks * R or 1, N, 1) in their dtype and
         device.
@@ -57,6 +62,25 @@ class LatentMask(Shared):
         )
         rows = small.reshape(count, height * width, 1)
         return rows if count == 1 else rows.repeat(chunks, 1, 1)
+
+
+def acting_mask(mask: Tensor | None, strength: float) -> LatentMask | None:
+    """Where something of a strength acts; None for everywhere.
+
+    Raises:
+        BadMask: no mask, or one that is black everywhere, so that the strength would have no effect.
+    """
+    if mask is None:
+        return None
+    made = LatentMask(mask)
+    if strength != 0 and made.empty:
+        raise BadMask(
+            "identity mask",
+            expected="a mask that is white somewhere",
+            found="one that is black everywhere (a photo without transparency gives such a mask)",
+            cure="draw one, connect another, disconnect it, or set the strength to 0",
+        )
+    return made
 
 
 def frame_window(extra: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -190,10 +190,18 @@ class LikenessApplyRegions:
     ) -> tuple[Any]:
         """Patch a clone once for each person that is connected."""
         from ..adapters.adapter import TokenOptions
+        from ..faces.errors import BadMask
         from ..inject.apply import ApplyOptions, apply_identity
 
         for i in PEOPLE:
             identity, mask = people.get(f"identity_{i}"), people.get(f"mask_{i}")
+            if identity is None and mask is not None:
+                raise BadMask(
+                    f"mask_{i}",
+                    expected=f"a person for this region at identity_{i}",
+                    found="none",
+                    cure=f"connect identity_{i}, or disconnect mask_{i}",
+                )
             if identity is None:
                 continue
             strength = float(people.get(f"strength_{i}", 1.0))

@@ -124,8 +124,11 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> tor
 
 
 def test_outside_its_mask_the_term_is_zero(tmp_path: Path, identity: Any) -> None:
+    """A white corner so small that no token sees it."""
     model, loaded = tiny_model("SD15"), adapter_file(tmp_path, "sd15", "plain")
-    nowhere = apply_identity(model, loaded, identity, ApplyOptions(mask=torch.zeros(8, 8)))
+    mask = torch.zeros(800, 800)
+    mask[0, 0] = 1
+    nowhere = apply_identity(model, loaded, identity, ApplyOptions(mask=mask))
     torch.testing.assert_close(call_unet(nowhere, "SD15", (1, 0)), call_unet(model, "SD15", (1, 0)), atol=0, rtol=0)
 
 

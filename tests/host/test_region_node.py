@@ -155,6 +155,15 @@ def test_masks_that_fit_no_batch_are_refused(models: dict[Kind, Any], load: Load
         sample(patched, batch=3, steps=1)
 
 
+def test_a_region_without_a_person_and_a_region_of_nothing_are_told(models: dict[Kind, Any], load: Loader) -> None:
+    system = BY_NAME["faceid_sd15"]
+    people = several(system, 1, [torch.ones(8, 8)])
+    with pytest.raises(BadMask, match="mask_3: expected a person for this region at identity_3"):
+        regions(models["SD15"], load(system), **people, mask_3=torch.ones(1, 8, 8))
+    with pytest.raises(BadMask, match="white somewhere"):
+        regions(models["SD15"], load(system), **several(system, 1, [torch.zeros(1, 64, 64)]))
+
+
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
 def test_the_order_of_people(models: dict[Kind, Any], load: Loader, system: System) -> None:
     """Terms beside the text attention add up in any order; gated layers see what the one before left (documented)."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from likeness_pack.faces.errors import BadMask
-from likeness_pack.inject.masks import LatentMask, frame_window, token_grid
+from likeness_pack.inject.masks import LatentMask, acting_mask, frame_window, token_grid
 from torch import Tensor
 
 
@@ -130,6 +130,18 @@ def test_no_window_is_no_window() -> None:
 def test_a_mask_of_no_use_is_told(mask: Tensor, words: str) -> None:
     with pytest.raises(BadMask, match=words):
         LatentMask(mask)
+
+
+def test_a_mask_that_hides_everything_is_told() -> None:
+    """A photo without transparency gives such a mask, and an identity would silently have no effect."""
+    for mask in (torch.zeros(1, 64, 64), torch.full((2, 8, 8), -1.0)):
+        with pytest.raises(BadMask, match=r"white somewhere, found one that is black everywhere"):
+            acting_mask(mask, 1.0)
+    some_frames = torch.stack([torch.zeros(8, 8), torch.full((8, 8), 0.01)])
+    for mask, strength in ((torch.zeros(8, 8), 0.0), (some_frames, 1.0)):
+        made = acting_mask(mask, strength)
+        assert made is not None and made.digest == LatentMask(mask).digest
+    assert acting_mask(None, 1.0) is None
 
 
 def test_values_outside_are_clamped_and_the_users_mask_is_not_changed() -> None:
