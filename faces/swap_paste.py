@@ -92,6 +92,11 @@ def paste_swaps(
     return result, changed
 
 
+def unseen(faces: FaceBatch, changed: Tensor) -> list[int]:
+    """Numbers of the pictures in which nothing is seen of any crop; changed (B, H, W) as `paste_swaps` gives it."""
+    return [number for number, count in enumerate(faces.counts) if count and not bool(changed[number].any())]
+
+
 def _coloured(image: Tensor, crop: Tensor, place: Tensor, options: PasteOptions, inner: Tensor | None) -> Tensor:
     if options.colour == "none":
         return crop

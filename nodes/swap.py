@@ -230,8 +230,10 @@ class LikenessSwapFaces:
     ) -> dict[str, Any]:
         """Swap and paste."""
         from ..adapters.encoders.base import with_embeddings
+        from ..adapters.swappers.clip import UNSEEN, ranges
         from ..adapters.swappers.pipeline import NEUTRAL, SwapOptions, require_some, swap_faces
         from ..faces.images import as_rgb
+        from ..faces.swap_paste import unseen
 
         rgb = as_rgb(images)
         if on_missing_face == "error":
@@ -244,7 +246,9 @@ class LikenessSwapFaces:
         )
         options = _options(shrink, feather, colour, colour_strength, strength)
         pasted, changed = _pasted(images, done.faces, done.crops, options, crop_mask, mask)
-        report = swap_report(swapper, done.faces, done.notes, on_missing_face)
+        hidden = unseen(done.faces, changed)
+        notes = (*done.notes, f"{UNSEEN} in: {ranges(hidden)} (counted from 0)") if hidden else done.notes
+        report = swap_report(swapper, done.faces, notes, on_missing_face)
         crops = done.crops if len(done.crops) else torch.zeros(1, done.faces.size, done.faces.size, 3)
         return with_text(report, pasted, done.faces, crops, changed, report)
 

@@ -18,7 +18,7 @@ from ...faces.errors import BadImage
 from ...faces.masks import as_mask
 from ...faces.parts import by_picture, part_masks, part_numbers
 from ...faces.swap_masks import joined_mask, padded_box
-from ...faces.swap_paste import PasteOptions, paste_swaps
+from ...faces.swap_paste import PasteOptions, paste_swaps, unseen
 from ...faces.track_gaps import detect_again, fill_gaps
 from ...faces.tracking import TrackedFaces, TrackOptions, smooth, track_faces, tracks_table
 from ...faces.types import FaceBatch, Faces
@@ -30,6 +30,7 @@ from .pipeline import SwapOptions, require_some, swap_faces
 
 Choose = Callable[[FaceBatch], FaceBatch]
 Change = Callable[[Tensor, int], Tensor]
+UNSEEN = "nothing is seen of the swap (masks, shrink or strength)"
 
 
 class Written(Protocol):
@@ -156,8 +157,9 @@ def swap_clip(clip: Clip, job: ClipSwap, on_progress: Progress | None = None) ->
     if job.on_missing_face == "error":
         require_some(chosen)
     total = len(found)
-    written = clip.write(ClipChange(chosen, job), lambda n, of: tell(total + n, 2 * total), total)
-    report = clip_report(job, chosen, written, time.perf_counter() - started)
+    change = ClipChange(chosen, job)
+    written = clip.write(change, lambda n, of: tell(total + n, 2 * total), total)
+    report = clip_report(job, chosen, change, written, time.perf_counter() - started)
     return written, chosen, report
 
 
@@ -248,10 +250,16 @@ class ClipChange:
     Args:
         faces: of every frame of the clip.
         job: see `ClipSwap`.
+
+    Attributes:
+        swapped, frames: number of faces swapped so far, and of frames with one.
+        unseen: frames in which no mask lets anything of them be seen.
     """
 
     def __init__(self, faces: FaceBatch, job: ClipSwap) -> None:
         self._faces, self._job = faces, job
+        self.swapped = self.frames = 0
+        self.unseen: list[int] = []
 
     def __call__(self, frames: Tensor, first: int) -> Tensor:
         """Return the frames (B, H, W, 3) with swapped faces; those without a face are the same."""
@@ -263,7 +271,7 @@ class ClipChange:
         if not len(done.crops):
             return frames
         size = int(done.crops.shape[1])
-        pasted, _ = paste_swaps(
+        pasted, changed = paste_swaps(
             frames,
             done.faces,
             done.crops,
@@ -271,6 +279,9 @@ class ClipChange:
             self._crop_masks(size, len(done.crops)),
             self._where(frames, part),
         )
+        self.swapped += sum(done.faces.counts)
+        self.frames += sum(count > 0 for count in done.faces.counts)
+        self.unseen += [first + number for number in unseen(done.faces, changed)]
         return pasted
 
     def _crop_masks(self, size: int, count: int) -> Tensor | None:
@@ -308,13 +319,12 @@ def part_of(batch: FaceBatch, start: int, stop: int) -> FaceBatch:
     return replace(batch, images=images)
 
 
-def clip_report(job: ClipSwap, faces: FaceBatch, written: Written, seconds: float) -> str:
-    """What was done: frames, faces, persons, what had no face, speed, and what could not be kept."""
+def clip_report(job: ClipSwap, faces: FaceBatch, change: ClipChange, written: Written, seconds: float) -> str:
+    """What was done: frames, faces, persons, what had no face or was left alone, speed, and what could not be kept."""
     missing = [number for number, count in enumerate(faces.counts) if not count]
     rate = written.frames / seconds if seconds > 0 else 0.0
     lines = [
-        f"{sum(faces.counts)} faces swapped in {len(faces) - len(missing)} of {len(faces)} frames, "
-        f"{written.frames} frames written",
+        f"{change.swapped} faces swapped in {change.frames} of {len(faces)} frames, {written.frames} frames written",
         f"{seconds:.1f} s, {rate:.1f} frames per second, finding and swapping together",
         describe(job.swapper),
     ]
@@ -324,7 +334,17 @@ def clip_report(job: ClipSwap, faces: FaceBatch, written: Written, seconds: floa
         lines.append(f"no face to swap, passed unchanged: {ranges(missing)} (counted from 0)")
     elif missing:
         lines.append(f"no face to swap, passed unchanged: {len(missing)} frames")
-    return "\n".join([*lines, *(f"note: {note}" for note in written.notes)])
+    return "\n".join([*lines, *(f"note: {note}" for note in (*_left_alone(faces, change), *written.notes))])
+
+
+def _left_alone(faces: FaceBatch, change: ClipChange) -> list[str]:
+    notes = []
+    left = sum(faces.counts) - change.swapped
+    if left:
+        notes.append(f"{left} faces left as they are: the identity has no row for them")
+    if change.unseen:
+        notes.append(f"{UNSEEN} in frames: {ranges(change.unseen)} (counted from 0)")
+    return notes
 
 
 def ranges(numbers: Sequence[int]) -> str:

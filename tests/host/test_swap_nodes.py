@@ -82,6 +82,21 @@ def test_a_reswapper_file_is_listed_loaded_and_run(folder: Path) -> None:
         LikenessLoadSwapper().load("other.pth", "auto", "128")
 
 
+def test_a_swap_that_nobody_sees_is_told() -> None:
+    """An empty mask, a crop mask or a shrink that eats the face: the report names the pictures."""
+    images, faces = clip({1})
+    images, faces = images[:3], faces.with_images(faces.images[:3])
+    empty = torch.zeros(1, 64, 64)
+    for hidden in ({"mask": empty}, {"crop_mask": empty}, {"shrink": 512}, {"strength": 0.0}):
+        result = swap(images, faces, **hidden)
+        assert torch.equal(result[0], images) and "note: nothing is seen of the swap" in result[4]
+        assert "in: 0, 2 (counted from 0)" in result[4]
+    only = torch.ones(3, 48, 64)
+    only[0] = 0
+    assert "strength) in: 0 (counted from 0)" in swap(images, faces, mask=only)[4]
+    assert "nothing is seen" not in swap(images, faces)[4]
+
+
 def test_onnx_files_are_listed_and_packs_of_detectors_are_not(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

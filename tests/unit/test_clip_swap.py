@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from likeness_pack.adapters.swappers.clip import (
     ranges,
     swap_clip,
 )
+from likeness_pack.adapters.swappers.pipeline import SwapOptions
 from likeness_pack.evaluation.clip_choice import clip_choice
 from likeness_pack.faces.errors import BadImage, NoFaceFound
 from likeness_pack.faces.swap_paste import PasteOptions
@@ -222,6 +223,23 @@ def test_masks_bound_what_changes() -> None:
     assert bool(half.any()) and not bool(half[..., 80:].any()) and not bool((half & ~whole).any())
     cut = changed(source.all, swap_clip(source, job(masks=ClipMasks(sides=(50.0, 0, 0, 0))))[0].result)
     assert bool(cut.any()) and int(cut.sum()) < 0.7 * int(whole.sum()) and not bool(cut[:, :44].any())
+
+
+def test_what_was_left_alone_is_told() -> None:
+    """Persons without a row of the identity, and frames in which the masks hide the swap, are not called swapped."""
+    source = clip(*({RED: (28.0, 48.0, 1), GREEN: (80.0, 48.0, 1), BLUE: (132.0, 48.0, 1)} for _ in range(4)), {})
+    rows = arcface_identity()
+    embeddings = torch.randn(2, 512, generator=torch.Generator().manual_seed(1))
+    two = replace(rows, features={**rows.features, "embedding": embeddings}, photos=("0" * 64,) * 2)
+    written, _, report = swap_clip(source, job(identity=two, swap=SwapOptions(rows="one each")))
+    assert report.startswith("8 faces swapped in 4 of 5 frames, 5 frames written")
+    assert "note: 4 faces left as they are: the identity has no row for them" in report
+    assert not bool(changed(source.all, written.result)[:, :, 116:].any())
+    nowhere = torch.cat([torch.ones(1, 8, 160), torch.zeros(1, 88, 160)], 1)
+    written, _, report = swap_clip(source, job(masks=ClipMasks(picture=nowhere)))
+    assert torch.equal(written.result, source.all)
+    assert "note: nothing is seen of the swap (masks, shrink or strength) in frames: 0-3 (counted from 0)" in report
+    assert "note:" not in swap_clip(source, job())[2]
 
 
 def test_a_parser_bounds_what_changes() -> None:
