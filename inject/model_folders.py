@@ -96,7 +96,12 @@ def _names(folder: str, extensions: frozenset[str]) -> Iterable[str]:
     paths = folder_paths()
     if folder not in set(paths.folder_names_and_paths.keys()):
         return []
-    return [name for name in paths.get_filename_list(folder) if Path(name).suffix.lower() in extensions]
+    try:
+        names = paths.get_filename_list(folder)
+    except FileNotFoundError:
+        # The host remembers the sub-folders of its last look, and fails where one was removed or renamed since.
+        names = paths.get_filename_list_(folder)[0]
+    return [name for name in names if Path(name).suffix.lower() in extensions]
 
 
 def find_file(kind: FileKind, choice: str) -> Path:

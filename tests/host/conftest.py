@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from host_inprocess import engine
+from likeness_pack.inject.host import folder_paths
 from server_fixtures import node_info, server  # noqa: F401 (fixtures for every test here)
 
 
@@ -23,3 +24,17 @@ def released_models() -> Iterator[None]:
     yield
     importlib.import_module("comfy.model_management").unload_all_models()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def same_model_folders(host_engine: None) -> Iterator[None]:
+    """Folders that a test adds to the host's table leave it with the test, as their files do."""
+    paths = folder_paths()
+    table, before = paths.folder_names_and_paths, {}
+    for name, entry in table.items():
+        before[name] = list(entry[0])
+    yield
+    for name, entry in table.items():
+        entry[0][:] = before.get(name, [])
+    for cache in ("filename_list_cache", "_filename_list_cache"):
+        getattr(paths, cache, {}).clear()

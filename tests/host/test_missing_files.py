@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,3 +117,17 @@ def test_values_that_are_no_files_are_one_sentence(choice: Any) -> None:
     assert CLASSES["LikenessLoadDetector"].VALIDATE_INPUTS(detector="mtcnn") is True
     # The value of a wire is not known before the run.
     assert CLASSES["LikenessLoadAdapter"].VALIDATE_INPUTS(file=None) is True
+
+
+def test_a_folder_that_was_removed_meanwhile_hides_no_other_file(tmp_path: Path) -> None:
+    """The host remembers each sub-folder's time, and trips over one that is gone."""
+    table = folder_paths().folder_names_and_paths
+    table["face_adapters"][0].append(str(tmp_path))
+    for name in ("kept/a.safetensors", "old 旧/b.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    listed = {Path(name) for name in model_folders.list_files(model_folders.ADAPTERS)}
+    assert {Path("kept/a.safetensors"), Path("old 旧/b.safetensors")} <= listed
+    shutil.rmtree(tmp_path / "old 旧")
+    listed = {Path(name) for name in model_folders.list_files(model_folders.ADAPTERS)}
+    assert Path("kept/a.safetensors") in listed and Path("old 旧/b.safetensors") not in listed
