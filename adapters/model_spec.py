@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from .nested import printable
+
 PREFIX = "modelspec."
+_LONGEST = 200
 TENSORS_HASH, BASE_HASH = "sshs_model_hash", "ss_new_sd_model_hash"
 # By what the tensors or the metadata of a file call their base model.
 BASE_ARCHITECTURES: Mapping[str, str] = {
@@ -41,6 +44,11 @@ def model_spec(title: str, architecture: str, **more: str) -> dict[str, str]:
         **more,
     }
     return {PREFIX + name: value for name, value in entries.items() if value}
+
+
+def stated_licence(metadata: Mapping[str, str]) -> str:
+    """The licence that a file states of itself, as text that can be shown; "" where it states none."""
+    return printable(metadata.get(f"{PREFIX}license", ""))[:_LONGEST].strip()
 
 
 def architecture_of(base: str, kind: str) -> str:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..adapters.model_spec import stated_licence
 from ..adapters.model_table import published_files
 from ..adapters.provenance import NAME, Manifest, ModelUse
 from ..faces.errors import LikenessError
@@ -111,7 +112,8 @@ def _model_use(path: Path, size: int, changed: int) -> tuple[ModelUse, tuple[str
     except LikenessError as error:
         logger.info("provenance of %s: %s", path.name, error)
         return ModelUse(path.name, digest=f"{size} bytes"), ()
-    licences = (report.code_licence, report.weight_licence, report.commercial)
+    weights = stated_licence(header.metadata) or report.weight_licence
+    licences = (report.code_licence, weights, report.commercial)
     # A file trained here names its encoder, which need not be the published one.
     published = "encoder" not in header.metadata
     needed = [row for row in published_files() if published and row.is_needed_by(report.family, report.variant)]
@@ -122,14 +124,15 @@ def _model_use(path: Path, size: int, changed: int) -> tuple[ModelUse, tuple[str
 
 @lru_cache(maxsize=64)
 def _host_use(path: Path, size: int, changed: int) -> ModelUse:
-    """A file of the host's own loaders, of which this pack knows no licence; memo as above."""
+    """A file of the host's own loaders, of whose licence this pack knows what the file says itself; memo as above."""
     from ..adapters.checkpoint import read_header
 
     try:
-        return ModelUse(path.name, digest=read_header(path).digest)
+        header = read_header(path)
     except LikenessError as error:
         logger.info("provenance of %s: %s", path.name, error)
         return ModelUse(path.name, digest=f"{size} bytes")
+    return ModelUse(path.name, digest=header.digest, weight_licence=stated_licence(header.metadata))
 
 
 def _notes(models: Iterable[ModelUse]) -> Iterable[str]:

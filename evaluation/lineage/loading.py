@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...adapters.checkpoint import CheckpointHeader, read_header
 from ...adapters.family import OWN_WEIGHTS
+from ...adapters.model_spec import stated_licence
 from ...adapters.model_table import published_files
 from ...adapters.report import DetectionReport
 from . import checks
@@ -28,7 +29,7 @@ def licence_lines(path: Path, report: DetectionReport) -> str:
         card = read_card(card_beside(path))
     except BadModelCard:
         card = ModelCard()
-    own = card.licence or header.metadata.get("modelspec.license") or report.weight_licence
+    own = card.licence or stated_licence(header.metadata) or report.weight_licence
     # The small weights of the pack stand on a base model of the pack.
     parents = [] if header.metadata.get("licence") == OWN_WEIGHTS else drift_parents(report.base)
     base = [Part(f"base model {report.base}", licence) for licence in parents]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...adapters.checkpoint import CheckpointHeader
 from ...adapters.file_hash import OnBlock, file_sha256
+from ...adapters.model_spec import stated_licence
 from . import checks
 from .checks import Finding, Part
 from .hashes import data_sha256, legacy_hash
@@ -73,7 +74,7 @@ def check_file(
     """
     card = read_card(card_text) if card_text.strip() else None
     metadata, known = header.metadata, card or ModelCard()
-    licence = known.licence or normalised(metadata.get("modelspec.license"))
+    licence = known.licence or normalised(stated_licence(metadata))
     findings = [
         checks.lineage(metadata, known),
         checks.drift(licence, base_licences),

@@ -52,6 +52,13 @@ def test_base_model_and_lora_are_named_with_their_hashes(files: dict[str, Path])
     assert all(model.commercial is None and not model.weight_licence for model in manifest.models[1:])
 
 
+def test_the_licence_that_a_file_states_is_in_the_manifest(files: dict[str, Path]) -> None:
+    said = {"modelspec.license": "cc-by-nc-4.0\x1b[2J", "modelspec.title": "x"}
+    save_file({"a": torch.ones(3)}, files["loras"], said)
+    _, base, lora = graph_manifest(graph(files)).models
+    assert (base.weight_licence, lora.weight_licence) == ("", "cc-by-nc-4.0?[2J")
+
+
 def test_what_an_adapter_needs_is_told(files: dict[str, Path]) -> None:
     mine = engine().models / "face_adapters" / "pulid_of_test.safetensors"
     mine.parent.mkdir(parents=True, exist_ok=True)
