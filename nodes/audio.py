@@ -29,7 +29,7 @@ class LikenessLoadAudioEncoder:
     RETURN_TYPES = (ENCODER, "STRING")
     RETURN_NAMES = ("encoder", "report")
     OUTPUT_TOOLTIPS = (
-        "The encoder, for 'Audio Features' or 'Voice Factors'.",
+        "The encoder, for 'Audio Features' or 'Voice Factors (ImagineID)'.",
         "What was recognised, and under which licence.",
     )
     FUNCTION = "load"
