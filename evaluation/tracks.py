@@ -31,7 +31,7 @@ def people_like(tracks: TrackedFaces, reference: Identity, limit: float | None =
             "choice of persons by reference",
             expected=f"tracks with embeddings of the encoder {reference.encoder}",
             found="tracks without embeddings",
-            cure="connect the encoder to Track Faces",
+            cure="connect the encoder of the reference where faces are tracked",
         )
     numbers = sorted(means)
     people = Identity(tracks.embedding_encoder, {EMBEDDING: torch.stack([means[number] for number in numbers])})

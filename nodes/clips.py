@@ -142,7 +142,10 @@ class LikenessSwapClip(ReadsClip):
                     {"tooltip": "Needed for a reference and a weight other than 0.5; steadies tracks."},
                 ),
                 "parser": (PARSER, {"tooltip": "Swaps only the named parts of faces."}),
-                "mask": ("MASK", {"tooltip": "Where frames may change, the same for all. Never softened."}),
+                "mask": (
+                    "MASK",
+                    {"tooltip": "Where frames may change: one for all, or one for each frame. Never softened."},
+                ),
             },
             "hidden": HIDDEN,
         }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...faces.detect import Detector, OnMissingFace, Progress, detect_faces
-from ...faces.errors import BadImage
+from ...faces.errors import BadImage, BadMask
 from ...faces.masks import as_mask
 from ...faces.parts import by_picture, part_masks, part_numbers
 from ...faces.swap_masks import joined_mask, padded_box
@@ -96,7 +96,7 @@ class ClipMasks:
         blur: fades the sides over this share of half a side.
         parser: tells the parts of the faces in each frame; None takes the whole crop.
         parts: names of the parts to swap, see `faces.parts.part_numbers`.
-        picture: (H, W) or (1, H, W), where frames may change; for every frame alike.
+        picture: (H, W), (1, H, W) or (frames of the clip, H, W), where frames may change.
     """
 
     sides: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
@@ -149,6 +149,7 @@ def swap_clip(clip: Clip, job: ClipSwap, on_progress: Progress | None = None) ->
 
     Raises:
         NoFaceFound: frames without a face under "error".
+        BadMask: neither one mask for all frames nor one for each.
     """
     started = time.perf_counter()
     tell = on_progress or (lambda done, total: None)
@@ -157,10 +158,21 @@ def swap_clip(clip: Clip, job: ClipSwap, on_progress: Progress | None = None) ->
     if job.on_missing_face == "error":
         require_some(chosen)
     total = len(found)
+    _check_masks(job.masks.picture, total)
     change = ClipChange(chosen, job)
     written = clip.write(change, lambda n, of: tell(total + n, 2 * total), total)
     report = clip_report(job, chosen, change, written, time.perf_counter() - started)
     return written, chosen, report
+
+
+def _check_masks(masks: Tensor | None, frames: int) -> None:
+    if masks is not None and masks.ndim == 3 and len(masks) not in (1, frames):
+        raise BadMask(
+            "mask of the clip",
+            expected=f"one mask for all frames, or one for each of the {frames} frames",
+            found=f"{len(masks)} masks",
+            cure="give one mask, or as many as the clip has frames",
+        )
 
 
 def find_faces(
@@ -277,7 +289,7 @@ class ClipChange:
             done.crops,
             job.paste,
             self._crop_masks(size, len(done.crops)),
-            self._where(frames, part),
+            self._where(frames, part, first),
         )
         self.swapped += sum(done.faces.counts)
         self.frames += sum(count > 0 for count in done.faces.counts)
@@ -290,9 +302,11 @@ class ClipChange:
             return None
         return joined_mask(size, count, [], padded_box(size, masks.sides, masks.blur))
 
-    def _where(self, frames: Tensor, part: FaceBatch) -> Tensor | None:
-        masks = self._job.masks
-        given = None if masks.picture is None else as_mask(masks.picture, *frames.shape[:3])
+    def _where(self, frames: Tensor, part: FaceBatch, first: int) -> Tensor | None:
+        masks, given = self._job.masks, self._job.masks.picture
+        if given is not None:
+            one_for_all = given.ndim == 2 or len(given) == 1
+            given = as_mask(given if one_for_all else given[first : first + len(frames)], *frames.shape[:3])
         if masks.parser is None:
             return given
         parsed = parse_faces(masks.parser, frames, part)
@@ -334,14 +348,16 @@ def clip_report(job: ClipSwap, faces: FaceBatch, change: ClipChange, written: Wr
         lines.append(f"no face to swap, passed unchanged: {ranges(missing)} (counted from 0)")
     elif missing:
         lines.append(f"no face to swap, passed unchanged: {len(missing)} frames")
-    return "\n".join([*lines, *(f"note: {note}" for note in (*_left_alone(faces, change), *written.notes))])
+    return "\n".join([*lines, *(f"note: {note}" for note in (*_left_alone(job, faces, change), *written.notes))])
 
 
-def _left_alone(faces: FaceBatch, change: ClipChange) -> list[str]:
+def _left_alone(job: ClipSwap, faces: FaceBatch, change: ClipChange) -> list[str]:
     notes = []
     left = sum(faces.counts) - change.swapped
     if left:
         notes.append(f"{left} faces left as they are: the identity has no row for them")
+    if job.masks.parser is None and job.masks.parts.strip() not in ("", ClipMasks.parts):
+        notes.append(f"parts {job.masks.parts!r} not used: they need a parser")
     if change.unseen:
         notes.append(f"{UNSEEN} in frames: {ranges(change.unseen)} (counted from 0)")
     return notes

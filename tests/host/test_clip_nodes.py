@@ -174,6 +174,8 @@ def test_new_pictures_and_sound_become_a_clip() -> None:
     assert frame_times(path) == [Fraction(1001 * n, 30000) for n in range(12)] and len(packets(path, "audio")) > 5
     metadata = read_facts(path).metadata
     assert json.loads(metadata["prompt"]) == given["prompt"] and json.loads(metadata["workflow"]) == {"a": "剪"}
+    nameless = LikenessSaveClip().save(**defaults(LikenessSaveClip, images=images, filename_prefix=" "))["result"][1]
+    assert nameless.startswith("clip_")
     alpha = torch.cat([images, torch.ones(12, 96, 160, 1)], -1)
     assert LikenessSaveClip().save(**defaults(LikenessSaveClip, images=alpha))["result"][1].endswith(".mp4")
 

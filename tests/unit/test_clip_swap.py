@@ -23,7 +23,7 @@ from likeness_pack.adapters.swappers.clip import (
 )
 from likeness_pack.adapters.swappers.pipeline import SwapOptions
 from likeness_pack.evaluation.clip_choice import clip_choice
-from likeness_pack.faces.errors import BadImage, NoFaceFound
+from likeness_pack.faces.errors import BadImage, BadMask, NoFaceFound
 from likeness_pack.faces.swap_paste import PasteOptions
 from likeness_pack.faces.tracking import TrackedFaces, TrackOptions
 from swap_standins import StandIn
@@ -240,6 +240,19 @@ def test_what_was_left_alone_is_told() -> None:
     assert torch.equal(written.result, source.all)
     assert "note: nothing is seen of the swap (masks, shrink or strength) in frames: 0-3 (counted from 0)" in report
     assert "note:" not in swap_clip(source, job())[2]
+    report = swap_clip(source, job(masks=ClipMasks(parts="nose")))[2]
+    assert "note: parts 'nose' not used: they need a parser" in report
+
+
+def test_a_mask_for_each_frame_whatever_the_chunks() -> None:
+    frames = clip(*({RED: (80.0, 48.0, 1)} for _ in range(6))).all
+    masks = torch.zeros(6, 96, 160)
+    masks[1], masks[4] = 1, 1
+    for chunk in (2, 3, 6):
+        written = swap_clip(Memory(frames, chunk), job(masks=ClipMasks(picture=masks)))[0]
+        assert changed(frames, written.result).flatten(1).any(1).tolist() == [False, True, False, False, True, False]
+    with pytest.raises(BadMask, match="one for each of the 6 frames, found 3 masks"):
+        swap_clip(Memory(frames, 3), job(masks=ClipMasks(picture=masks[:3])))
 
 
 def test_a_parser_bounds_what_changes() -> None:

@@ -151,7 +151,7 @@ def test_choice_by_reference_counts_over_all_frames() -> None:
     assert told.startswith(f"person {chosen[0]}: cosine 1.000")
     with pytest.raises(NoFaceFound, match="cosine 0.000"):
         people_like(tracks, Identity(ENCODER, {EMBEDDING: PEOPLE[5:6]}))
-    with pytest.raises(IdentityMismatch, match="Track Faces"):
+    with pytest.raises(IdentityMismatch, match="where faces are tracked"):
         people_like(track_faces(moving(60, 62)), Identity(ENCODER, {EMBEDDING: PEOPLE[:1]}))
 
 
