@@ -1,4 +1,6 @@
-"""The commands that inspect and convert a checkpoint, run as a user runs them."""
+"""The commands that inspect and convert a checkpoint: without optional packages as users run them, else in this
+process, since each start of torch takes two seconds.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from likeness_pack.adapters.checkpoint import load_tensors, read_header
 from pack import ROOT
 from safetensors import safe_open
 from sparse_files import write_sparse_safetensors
+
+sys.path.append(str(ROOT / "tools"))
+
+import convert_checkpoint  # noqa: E402 (a script of the tools folder)
+import inspect_checkpoint  # noqa: E402 (a script of the tools folder)
 
 # Runs a command where every package but torch, safetensors and the standard library fails to import.
 BARE = """
@@ -36,9 +42,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 BLOCKED = ("kornia", "comfy", "folder_paths", "insightface", "onnxruntime", "cv2", "dlib", "mtcnn", "PIL", "scipy")
 
 
-def run(tool: str, *arguments: Any, blocked: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def run(tool: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
     argv = [str(ROOT / "tools" / f"{tool}.py"), *map(str, arguments)]
-    code = BARE.format(blocked=tuple(blocked), argv=argv, folder=str(ROOT / "tools"))
+    code = BARE.format(blocked=BLOCKED, argv=argv, folder=str(ROOT / "tools"))
     environment = os.environ | {"PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", env=environment, timeout=120
@@ -70,7 +76,7 @@ def vision_transformer(width: int = 64, depth: int = 2) -> dict[str, tuple[int, 
 
 def test_inspect_tells_what_an_encoder_is_without_comfyui(tmp_path):
     path = write_sparse_safetensors(tmp_path / "脸 model.weights", vision_transformer())
-    done = run("inspect_checkpoint", path, "--kind", "encoder", blocked=BLOCKED)
+    done = run("inspect_checkpoint", path, "--kind", "encoder")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["recognised"] is True
@@ -80,24 +86,26 @@ def test_inspect_tells_what_an_encoder_is_without_comfyui(tmp_path):
     assert {"code_licence", "weight_licence", "commercial", "variant", "tokens", "layers", "base"} <= set(report)
 
 
-def test_inspect_gives_the_reasons_of_a_refusal(tmp_path):
+def test_inspect_gives_the_reasons_of_a_refusal(tmp_path, capsys):
     path = write_sparse_safetensors(tmp_path / "a.safetensors", {"pulid_ca.0.to_q.weight": (4, 4)})
-    done = run("inspect_checkpoint", path, "--kind", "encoder", blocked=BLOCKED)
-    assert done.returncode == 1
-    report = json.loads(done.stdout)
+    assert inspect_checkpoint.main([str(path), "--kind", "encoder"]) == 1
+    report = json.loads(capsys.readouterr().out)
     assert (report["recognised"], report["error"]) == (False, "UnknownCheckpoint")
     assert "PuLID" in report["message"]
     assert "transface" in report["reasons"]
 
 
-def test_inspect_refuses_a_page_and_wrong_usage(tmp_path):
+@pytest.mark.parametrize("wrong", [[], ["a.safetensors", "--kind", "cat"]])
+def test_inspect_refuses_wrong_usage(wrong):
+    with pytest.raises(SystemExit, match="2"):
+        inspect_checkpoint.main(wrong)
+
+
+def test_inspect_refuses_a_page(tmp_path, capsys):
     path = tmp_path / "a.safetensors"
     path.write_text("<html>", encoding="utf-8")
-    done = run("inspect_checkpoint", path)
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["error"] == "BadCheckpoint"
-    assert run("inspect_checkpoint").returncode == 2
-    assert run("inspect_checkpoint", path, "--kind", "cat").returncode == 2
+    assert inspect_checkpoint.main([str(path)]) == 1
+    assert json.loads(capsys.readouterr().out)["error"] == "BadCheckpoint"
 
 
 class Attack:
@@ -131,7 +139,7 @@ def test_convert_keeps_tensors_drops_the_rest_and_runs_nothing(tmp_path, legacy)
     content = hostile_content(marker)
     torch.save(content, source, _use_new_zipfile_serialization=not legacy)
     before = source.read_bytes()
-    done = run("convert_checkpoint", source, "--variant", "plus_v2", blocked=BLOCKED)
+    done = run("convert_checkpoint", source, "--variant", "plus_v2")
     assert done.returncode == 0, done.stderr
     assert not marker.exists() and source.read_bytes() == before
     target = tmp_path / "old file.safetensors"
@@ -152,22 +160,25 @@ def test_convert_keeps_tensors_drops_the_rest_and_runs_nothing(tmp_path, legacy)
     assert list(tmp_path.glob("*.partial")) == []
 
 
-def test_convert_never_overwrites_unasked(tmp_path):
+def converted(*arguments: Any) -> int:
+    """The exit code of the command."""
+    return convert_checkpoint.main([*map(str, arguments)])
+
+
+def test_convert_never_overwrites_unasked(tmp_path, capsys):
     source, target = tmp_path / "a.ckpt", tmp_path / "b.safetensors"
     torch.save({"a": torch.ones(2)}, source)
     target.write_bytes(b"precious")
-    done = run("convert_checkpoint", source, target)
-    assert done.returncode == 1 and "--force" in done.stderr
+    assert converted(source, target) == 1 and "--force" in capsys.readouterr().err
     assert target.read_bytes() == b"precious"
-    assert run("convert_checkpoint", source, target, "--force").returncode == 0
+    assert converted(source, target, "--force") == 0
     assert torch.equal(load_tensors(read_header(target))["a"], torch.ones(2))
 
 
 def test_convert_reads_plain_pickles_of_arrays(tmp_path):
     source = tmp_path / "a.pkl"
     source.write_bytes(pickle.dumps({"net": {"w": np.arange(6, dtype=">f4").reshape(2, 3), "n": np.int64(3)}}, 4))
-    done = run("convert_checkpoint", source)
-    assert done.returncode == 0, done.stderr
+    assert converted(source) == 0
     loaded = load_tensors(read_header(tmp_path / "a.safetensors"))
     assert set(loaded) == {"net.w"}
     assert loaded["net.w"].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
@@ -178,7 +189,7 @@ def test_convert_finds_the_state_of_a_pickled_module(tmp_path):
     torch.save(network, tmp_path / "whole.pth")
     header = read_header_or_none(tmp_path / "whole.pth")
     assert header is None
-    assert run("convert_checkpoint", tmp_path / "whole.pth").returncode == 0
+    assert converted(tmp_path / "whole.pth") == 0
     loaded = load_tensors(read_header(tmp_path / "whole.safetensors"))
     expected = network.state_dict()
     assert set(loaded) == set(expected)
@@ -195,20 +206,19 @@ def read_header_or_none(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x04K\x01.", b"\x80\x04}", b"PK\x03\x04"])
-def test_convert_refuses_what_it_cannot_read(tmp_path, content):
+def test_convert_refuses_what_it_cannot_read(tmp_path, capsys, content):
     source = tmp_path / "a.ckpt"
     source.write_bytes(content)
-    done = run("convert_checkpoint", source)
-    assert done.returncode == 1
-    assert done.stderr.startswith("a.ckpt: expected") and len(done.stderr.splitlines()) == 1
+    assert converted(source) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("a.ckpt: expected") and len(told.splitlines()) == 1
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_convert_stops_at_containers_that_multiply(tmp_path):
+def test_convert_stops_at_containers_that_multiply(tmp_path, capsys):
     level: dict[str, Any] = {"a": 1}
     for _ in range(50):
         level = {"a": level, "b": level, "c": Attack(tmp_path / "ran")}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(level, 2))
-    done = run("convert_checkpoint", tmp_path / "a.pkl")
-    assert done.returncode == 1 and "entries" in done.stderr
+    assert converted(tmp_path / "a.pkl") == 1 and "entries" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
