@@ -154,9 +154,10 @@ def load_musetalk(file: MuseTalkFile) -> Any:
         KeyMismatch: a tensor is missing or has another shape.
         BadCheckpoint: the file changed or is damaged.
     """
-    tensors = file.tensors()
-    count = sum(tensor.numel() for tensor in tensors.values())
+    # The host runs nodes in inference mode, whose tensors cannot become parameters outside it: read outside it too.
     with torch.inference_mode(False), torch.no_grad():
+        tensors = file.tensors()
+        count = sum(tensor.numel() for tensor in tensors.values())
         model = _empty_model(file.widths, count)
         load_strictly(model.diffusion_model, _renamed(tensors, file), what=file.name)
         model.likeness_musetalk = MuseTalkFacts(file.version, file.digest)

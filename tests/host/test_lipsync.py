@@ -145,6 +145,14 @@ def ran(node: Any, *args: Any, **named: Any) -> tuple[Any, ...]:
 # The model
 
 
+def test_it_loads_as_the_host_runs_nodes(folder: Path) -> None:
+    """In inference mode, and a LoRA can be merged into its weights later."""
+    with torch.inference_mode():
+        model = model_of(folder / "unet.pth.safetensors", "v15")
+    parameters = list(model.model.diffusion_model.parameters())
+    assert parameters and not any(one.is_inference() or one.is_meta for one in parameters)
+
+
 def test_the_node_builds_the_hosts_unet_and_says_what_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_folders, "find_file", lambda kind, name: folder / name)
     loaded, report = ran(LikenessLoadMuseTalk, "unet.pth.safetensors", "v1")
