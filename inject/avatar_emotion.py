@@ -8,6 +8,7 @@ nothing. With the patch of another node in the slot, that one is called and keep
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from .loaded import LoadedAdapter, trained_adapter
 from .masks import checked_mask, frame_window
 from .memo import Memo
 from .patching import block_slot, clone_model, set_block_slot
+from .reference_features import tensor_digest
 from .row_values import RowKeysValues
 from .rows import POSITIVE, row_pattern
 from .schedule import step_range
@@ -167,6 +169,13 @@ def emotion_adapter(loaded: LoadedAdapter | None) -> AvatarEmotionAdapter:
     return trained_adapter(loaded, AvatarEmotionAdapter, "Avatar Emotion (AEM)", "emotion", cure)
 
 
+def kept_emotion_latents(loaded: LoadedAdapter, vae: Any, picture: Tensor) -> Tensor:
+    """`emotion_latents` of the size that a module was trained on, encoded once for as long as the picture is in use."""
+    size = emotion_adapter(loaded).facts.picture_size
+    key = ("latents", weakref.ref(vae), tensor_digest(as_rgb(picture, "emotion picture")), size)
+    return loaded.made(key, lambda: emotion_latents(vae, picture, size), of=picture)
+
+
 def emotion_latents(vae: Any, picture: Tensor, size: int) -> Tensor:
     """The latent of one picture (1, H, W, C) by the host's VAE, resized to about ``size * size`` pixels.
 
@@ -205,10 +214,14 @@ def apply_emotion(model: Any, loaded: LoadedAdapter, picture: Tensor, options: E
     steps = step_range(model, options.start_percent, options.end_percent)
     clone = clone_model(model)
     latents = picture_latents(picture, clone.model.process_latent_in)[:, :, :1]
+    digest = tensor_digest(latents)
+    device, dtype = host.model_management().get_torch_device(), compute_dtype(clone)
     where = None if options.mask is None else EmotionMask(options.mask)
     term = EmotionTerm(
-        key="/".join((adapter.digest, _digest(latents), "" if where is None else where.digest, repr(steps))),
-        keys_values=_keys_values(clone, loaded, adapter, latents),
+        key="/".join((adapter.digest, digest, "" if where is None else where.digest, repr(steps))),
+        keys_values=loaded.made(
+            (SLOT, digest, device, dtype), lambda: _projected(loaded, adapter, latents, device, dtype), of=picture
+        ),
         strength=options.strength,
         steps=steps,
         positive_only=options.guided,
@@ -244,19 +257,11 @@ def _places(model: Any, adapter: AvatarEmotionAdapter) -> Sequence[Place]:
     raise BaseModelMismatch(adapter.report.title, expected=expected, found=found, cure=cure)
 
 
-def _keys_values(clone: Any, loaded: LoadedAdapter, adapter: AvatarEmotionAdapter, latents: Tensor) -> RowKeysValues:
-    """Made once for each picture, for as long as some MODEL holds them."""
-    device, dtype = host.model_management().get_torch_device(), compute_dtype(clone)
-
-    def make() -> RowKeysValues:
-        loaded.managed.load()
-        with torch.inference_mode(False), torch.no_grad():
-            pairs = adapter.keys_values(adapter.emotion_tokens(latents.clone()))
-            placed = [(k.to(device, dtype), v.to(device, dtype)) for k, v in pairs]
-        return RowKeysValues(placed, placed)
-
-    return loaded.made((SLOT, _digest(latents), device, dtype), make)
-
-
-def _digest(latents: Tensor) -> str:
-    return hashlib.sha256(latents.numpy().tobytes() + repr(tuple(latents.shape)).encode()).hexdigest()
+def _projected(
+    loaded: LoadedAdapter, adapter: AvatarEmotionAdapter, latents: Tensor, device: torch.device, dtype: torch.dtype
+) -> RowKeysValues:
+    loaded.managed.load()
+    with torch.inference_mode(False), torch.no_grad():
+        pairs = adapter.keys_values(adapter.emotion_tokens(latents.clone()))
+        placed = [(k.to(device, dtype), v.to(device, dtype)) for k, v in pairs]
+    return RowKeysValues(placed, placed)

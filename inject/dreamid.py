@@ -27,6 +27,7 @@ from . import attention, beneath
 from .apply import guard_forward
 from .call_state import call_state
 from .dreamid_models import facenet_model, swapnet_model
+from .dreamid_pictures import check_pictures, plain_copy, swap_latents
 from .layer_map import UNetLayer, unet_layers
 from .loaded import LoadedAdapter, trained_adapter
 from .memo import Memo
@@ -211,20 +212,20 @@ def apply_dreamid(
     assert loaded is not None
     check_pictures(targets, source)
     facenet, swapnet = loaded.models.get("unets", lambda: (facenet_model(adapter), swapnet_model(adapter)))
-    latents = _encoded(vae, targets)
+    latents = swap_latents(loaded, vae, targets)
     text = prompt_of(positive, adapter.context_dim)
-    seen, layers = _encoded(vae, source), unet_layers(swapnet)
+    seen, layers = swap_latents(loaded, vae, source), unet_layers(swapnet)
     made_of = ("source", tensor_digest(seen), tensor_digest(text))
-    tokens = loaded.made(made_of, lambda: SourceTokens(record_source(facenet, seen, text, layers)))
+    tokens = loaded.made(made_of, lambda: SourceTokens(record_source(facenet, seen, text, layers)), of=source)
     clone = clone_model(swapnet)
-    scaled = _plain(clone.model.process_latent_in(latents))
+    scaled = plain_copy(clone.model.process_latent_in(latents))
     clone.set_model_unet_function_wrapper(TargetLatents(scaled, forward_wrapper(clone)))
     clone.set_model_attn1_patch(tokens)
     guard_forward(clone, SELF, len(tokens.tokens), ())
     if options.id_strength != 0.0:
         _add_identity(clone, loaded, adapter, identity, options)
     if landmarks is not None and options.pose_strength != 0.0:
-        _add_pose(clone, adapter, landmarks, latents, options)
+        _add_pose(clone, loaded, adapter, landmarks, latents, options)
     timesteps = timesteps_of(options.steps) if options.steps else adapter.facts.timesteps
     report = "\n".join(
         [
@@ -253,7 +254,7 @@ def record_source(facenet: Any, latent: Tensor, text: Tensor, layers: tuple[UNet
     recorder = _Recorder()
     options = {"patches": {"attn1_patch": [recorder]}, "cond_or_uncond": [0]}
     run_pass(facenet, latent, text, options, {})
-    return {layer.block: _plain(recorder.found[layer.block]) for layer in layers}
+    return {layer.block: plain_copy(recorder.found[layer.block]) for layer in layers}
 
 
 def rows_of(values: Tensor, chunks: int, pictures: int) -> Tensor:
@@ -271,27 +272,6 @@ def rows_of(values: Tensor, chunks: int, pictures: int) -> Tensor:
         )
     expanded = values.expand(pictures, *values.shape[1:])
     return expanded if chunks == 1 else expanded.repeat(chunks, *[1] * (values.ndim - 1))
-
-
-def check_pictures(targets: Tensor, source: Tensor) -> None:
-    """Targets of a multiple of 64 pixels, and one source.
-
-    Raises:
-        BadImage: anything else.
-    """
-    if len(source) != 1:
-        raise BadImage(
-            "DreamID source", expected="one picture", found=f"{len(source)}", cure="swap one person at a time"
-        )
-    for what, pictures in (("target", targets), ("source", source)):
-        height, width = (int(side) for side in pictures.shape[1:3])
-        if min(height, width) < 64 or height % 64 or width % 64:
-            raise BadImage(
-                f"DreamID {what}",
-                expected="sides of a multiple of 64 pixels, officially 512",
-                found=f"{width} x {height}",
-                cure="cut the face out with 'Crop Faces' at 512 pixels",
-            )
 
 
 def prompt_of(positive: Any, width: int) -> Tensor:
@@ -319,14 +299,18 @@ def _add_identity(
 ) -> None:
     layers = unet_layers(clone)
     dtype = compute_dtype(clone)
-    loaded.managed.load()
-    with torch.inference_mode(False), torch.no_grad():
-        tokens = adapter.tokens(identity, TokenOptions()).cond
-        pairs = [(k.to(dtype), v.to(dtype)) for k, v in adapter.keys_values(tokens)]
+
+    def made() -> RowKeysValues:
+        loaded.managed.load()
+        with torch.inference_mode(False), torch.no_grad():
+            tokens = adapter.tokens(identity, TokenOptions()).cond
+            pairs = [(k.to(dtype), v.to(dtype)) for k, v in adapter.keys_values(tokens)]
+        return RowKeysValues(pairs, pairs)
+
     key = hashlib.sha256(f"{adapter.digest}{identity.digest}".encode("ascii")).hexdigest()
     term = attention.AttentionTerm(
         key=key,
-        keys_values=RowKeysValues(pairs, pairs),
+        keys_values=loaded.made(("identity", identity.digest, dtype), made, of=identity),
         strength=options.id_strength,
         steps=StepRange(0.0, 1.0, float("inf"), 0.0),
     )
@@ -336,7 +320,14 @@ def _add_identity(
     guard_forward(clone, attention.SLOT, len(layers), ())
 
 
-def _add_pose(clone: Any, adapter: DreamIdAdapter, landmarks: Tensor, latents: Tensor, options: SwapOptions) -> None:
+def _add_pose(
+    clone: Any,
+    loaded: LoadedAdapter,
+    adapter: DreamIdAdapter,
+    landmarks: Tensor,
+    latents: Tensor,
+    options: SwapOptions,
+) -> None:
     pictures = as_rgb(landmarks, "landmark pictures").movedim(-1, 1)
     if len(pictures) not in (1, len(latents)):
         raise LikenessError(
@@ -353,32 +344,13 @@ def _add_pose(clone: Any, adapter: DreamIdAdapter, landmarks: Tensor, latents: T
             found=f"{pictures.shape[-1]} x {pictures.shape[-2]}",
             cure="draw them with 'DreamID Landmark Picture' from the same crops",
         )
+
+    def made() -> Tensor:
+        loaded.managed.load()
+        with torch.inference_mode(False), torch.no_grad():
+            return adapter.pose_maps(pictures.clone())
+
+    maps = loaded.made(("pose", tensor_digest(landmarks)), made, of=landmarks)
     with torch.inference_mode(False), torch.no_grad():
-        maps = adapter.pose_maps(pictures.clone()) * options.pose_strength
-    clone.set_model_input_block_patch(PoseMap(maps))
+        clone.set_model_input_block_patch(PoseMap(maps * options.pose_strength))
     guard_forward(clone, POSE, 1, ())
-
-
-def _encoded(vae: Any, pictures: Tensor) -> Tensor:
-    """Latents as a VAE of the base model gives them.
-
-    Raises:
-        BaseModelMismatch: a VAE of another base model.
-    """
-    with torch.inference_mode():
-        latents: Tensor = vae.encode(as_rgb(pictures))
-    wanted = (4, pictures.shape[1] // 8, pictures.shape[2] // 8)
-    if tuple(latents.shape[1:]) != wanted:
-        raise BaseModelMismatch(
-            "VAE for DreamID",
-            expected="latents (B, 4, H/8, W/8), as SD1.x and SD2.x have",
-            found=f"{tuple(latents.shape)}",
-            cure="connect the VAE of the base model (Stable Diffusion 2.x)",
-        )
-    return _plain(latents)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """A copy that may outlive the host's inference mode."""
-    with torch.inference_mode(False), torch.no_grad():
-        return tensor.clone()

@@ -252,7 +252,7 @@ def apply_pose(model: Any, loaded: LoadedAdapter, pictures: Tensor, strength: fl
         return clone
     network, dtype = adapter.pose, compute_dtype(model)
     made_of = ("pose", tensor_digest(pictures), dtype)
-    tokens = loaded.made(made_of, lambda: _tokens(loaded.managed, network, pictures, dtype))
+    tokens = loaded.made(made_of, lambda: _tokens(loaded.managed, network, pictures, dtype), of=pictures)
     term = PoseTerm(loaded.managed, tokens, strength)
     for number in range(adapter.sizes.layers):
         key = (DOUBLE, number)

@@ -143,7 +143,7 @@ def condition_clip(
     given = clip.pose is not None and bool(clip.pose.any())
     check_pose(model, loaded, given, strength)
     patched = posed(model, loaded, clip.pose if given else None, strength, like=clip.frames)
-    return (patched, *condition(vae, *texts, clip.frames, clip.photo, clip.mask))
+    return (patched, *condition(vae, *texts, clip.frames, clip.photo, clip.mask, loaded))
 
 
 def check_pose(model: Any, loaded: LoadedAdapter, given: bool, strength: float) -> None:

@@ -7,6 +7,7 @@ other picture does as -1..1; the unconditional side sees the same clip and mask,
 from __future__ import annotations
 
 import importlib
+import weakref
 from typing import Any
 
 import torch
@@ -18,12 +19,20 @@ from ..faces.errors import BadImage
 from ..faces.masks import as_mask
 from . import host
 from .dreamid_v import TITLE, check_frames, require_wan
+from .loaded import LoadedAdapter
+from .reference_features import tensor_digest
 
 Conditioning = list[list[Any]]
 
 
 def condition(
-    vae: Any, positive: Conditioning, negative: Conditioning, frames: Tensor, reference: Tensor, mask: Tensor | None
+    vae: Any,
+    positive: Conditioning,
+    negative: Conditioning,
+    frames: Tensor,
+    reference: Tensor,
+    mask: Tensor | None,
+    loaded: LoadedAdapter | None = None,
 ) -> tuple[Conditioning, Conditioning, Tensor]:
     """Encode a clip and put it beside both texts.
 
@@ -33,6 +42,7 @@ def condition(
         frames: (4n + 1, H, W, 3), 0..1, H and W multiples of 16.
         reference: (1, H, W, 3) the photo, letterboxed.
         mask: (4n + 1, H, W) or (1, H, W), 0..1, where the face is; None for everywhere.
+        loaded: who keeps the latents for as long as the pictures are in use, or None where they are used once.
 
     Returns:
         The two conditionings, and the empty latent (1, 16, n + 1, H / 8, W / 8).
@@ -49,8 +59,10 @@ def condition(
         _check_text(text)
     _check_vae(vae)
     seen = torch.ones(frames.shape[:3]) if mask is None else as_mask(mask, *frames.shape[:3])
-    clip = torch.cat((encoded(vae, frames), encoded(vae, mask_pictures(seen))), dim=1)
-    photo = encoded(vae, reference)
+    shown = _latent(loaded, vae, "frames", frames, frames)
+    place = _latent(loaded, vae, "mask", seen if mask is None else mask, mask_pictures(seen))
+    clip = torch.cat((shown, place), dim=1)
+    photo = _latent(loaded, vae, "photo", reference, reference)
     latent = torch.zeros(1, LATENT, *clip.shape[2:])
     return _with(positive, clip, photo), _with(negative, clip, no_photo(photo)), latent
 
@@ -65,6 +77,14 @@ def encoded(vae: Any, pictures: Tensor) -> Tensor:
     host.stop_if_cancelled()
     latent: Tensor = vae.encode(pictures)
     return latent
+
+
+def _latent(loaded: LoadedAdapter | None, vae: Any, what: str, given: Tensor, pictures: Tensor) -> Tensor:
+    """The latent of ``pictures``, which were made of ``given``."""
+    if loaded is None:
+        return encoded(vae, pictures)
+    key = (what, weakref.ref(vae), tensor_digest(given), tuple(pictures.shape))
+    return loaded.made(key, lambda: encoded(vae, pictures), of=given)
 
 
 def no_photo(like: Tensor) -> Tensor:

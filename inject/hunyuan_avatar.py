@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -37,9 +37,10 @@ from .hunyuan_avatar_parts import (
     TextConditions,
     WithMotion,
 )
-from .hunyuan_avatar_sound import CharacterMask, SoundBank, Speaker
+from .hunyuan_avatar_sound import CharacterMask, SoundBank, SoundBanks, Speaker
 from .loaded import LoadedAdapter
 from .patching import block_slot, clone_model, forward_wrapper, remove_block_slot, set_block_slot
+from .row_values import Pair
 from .schedule import step_range
 
 TITLE = "HunyuanVideo-Avatar"
@@ -135,10 +136,14 @@ def require_hunyuan_video(what: str) -> Any:
         found = importlib.import_module("comfy.ldm.hunyuan_video.model")
     except ImportError as error:
         raise _too_old(what, "one without HunyuanVideo") from error
-    known = inspect.signature(found.TokenRefinerBlock.forward).parameters
-    if not has_wrappers() or "transformer_options" not in known:
+    if not has_wrappers() or not _hands_options_on(found.TokenRefinerBlock):
         raise _too_old(what, "one whose HunyuanVideo does not hand its options to its blocks")
     return found
+
+
+@functools.cache
+def _hands_options_on(block: Any) -> bool:
+    return "transformer_options" in inspect.signature(block.forward).parameters
 
 
 def avatar_adapter(loaded: LoadedAdapter) -> HunyuanAvatarAdapter:
@@ -188,11 +193,16 @@ def _patch(
     numbers = {place: index for index, place in enumerate(adapter.places())}
     terms = (SpeechTerm(adapter, acting, numbers),) if acting else ()
     blocks = {*(numbers if acting else ()), *(() if character is None else (0,))}
-    loaded.managed.load()
-    with torch.inference_mode(False), torch.no_grad():
-        vector = adapter.motion([options.expression] * BUCKETS, [options.pose] * BUCKETS, options.fps).cpu()
+    moves = options.expression, options.pose, options.fps
+    vector = loaded.made(("motion", *moves), lambda: _motion(loaded, adapter, *moves), of=adapter)
     beside = () if loaded.managed_steps is None else (loaded.managed_steps,)
     return AvatarPatch(character, terms, tuple(sorted(blocks)), vector, beside)
+
+
+def _motion(loaded: LoadedAdapter, adapter: HunyuanAvatarAdapter, expression: int, pose: int, fps: float) -> Tensor:
+    loaded.managed.load()
+    with torch.inference_mode(False), torch.no_grad():
+        return adapter.motion([expression] * BUCKETS, [pose] * BUCKETS, fps).cpu()
 
 
 def _speakers(
@@ -205,30 +215,28 @@ def _speakers(
 ) -> list[Speaker]:
     steps = step_range(clone, options.start_percent, options.end_percent)
     device, dtype = model_management().get_torch_device(), compute_dtype(clone)
+    made_of = ("sound", audio.digest, device, dtype)
+    banks = loaded.made(made_of, lambda: _banks(loaded, adapter, audio.features, device, dtype), of=audio)
     speakers = []
     for number in range(audio.tracks):
         factor = options.strengths[number] if number < len(options.strengths) else 1.0
         mask = options.masks[number] if number < len(options.masks) else None
-        bank = _bank(loaded, adapter, audio.features[number], device, dtype)
         where = None if mask is None else CharacterMask(mask, size)
-        speakers.append(Speaker(bank, options.strength * factor, steps, where))
+        speakers.append(Speaker(banks.tracks[number], options.strength * factor, steps, where))
     return speakers
 
 
-def _bank(
-    loaded: LoadedAdapter, adapter: HunyuanAvatarAdapter, windows: Tensor, device: torch.device, dtype: torch.dtype
-) -> SoundBank:
-    """The sound of one track, made once for as long as some MODEL holds it."""
-    digest = hashlib.sha256(windows.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()).hexdigest()
+def _banks(
+    loaded: LoadedAdapter, adapter: HunyuanAvatarAdapter, tracks: Tensor, device: torch.device, dtype: torch.dtype
+) -> SoundBanks:
+    loaded.managed.load()
 
-    def make() -> SoundBank:
-        loaded.managed.load()
-        with torch.inference_mode(False), torch.no_grad():
-            pairs = (adapter.audio_keys_values(part) for part in (windows, adapter.silence()))
-            heard, silence = ([(k.to(device, dtype), v.to(device, dtype)) for k, v in part] for part in pairs)
-        return SoundBank(heard, silence)
+    def projected(windows: Tensor) -> list[Pair]:
+        return [(k.to(device, dtype), v.to(device, dtype)) for k, v in adapter.audio_keys_values(windows)]
 
-    return loaded.made((digest, tuple(windows.shape), device, dtype), make)
+    with torch.inference_mode(False), torch.no_grad():
+        silence = projected(adapter.silence())
+        return SoundBanks(tuple(SoundBank(projected(windows), silence) for windows in tracks))
 
 
 def _install(clone: Any, patch: AvatarPatch) -> None:

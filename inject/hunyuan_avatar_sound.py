@@ -65,6 +65,13 @@ class SoundBank(Shared):
         return chunks.repeat_interleave(call.batch // len(call.pattern), dim=0)
 
 
+@dataclass(frozen=True, eq=False)
+class SoundBanks(Shared):
+    """The sounds of one clip, one for each of its tracks."""
+
+    tracks: tuple[SoundBank, ...]
+
+
 class CharacterMask(Shared):
     """Where a character is.
 

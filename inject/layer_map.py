@@ -6,6 +6,7 @@ block is ``("middle", 0)`` at run time.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,9 @@ class UNetLayer:
         return (*self.block, self.depth)
 
 
+_READ: weakref.WeakKeyDictionary[Any, tuple[UNetLayer, ...]] = weakref.WeakKeyDictionary()
+
+
 def unet_layers(model: Any) -> tuple[UNetLayer, ...]:
     """The transformer blocks of a MODEL in the order of adapter files: down, up, middle.
 
@@ -56,8 +60,11 @@ def unet_layers(model: Any) -> tuple[UNetLayer, ...]:
             found=f"the model {type(model.model).__name__} ({type(unet).__name__})",
             cure="connect a model loaded from an SD1.5 or SDXL checkpoint",
         )
-    layers = [*_down(unet), *_up(unet), *_middle(unet)]
-    return tuple(layers)
+    # Every node that patches asks for them; blocks stand where they are for as long as a UNet lives.
+    found = _READ.get(unet)
+    if found is None:
+        found = _READ[unet] = (*_down(unet), *_up(unet), *_middle(unet))
+    return found
 
 
 def _down(unet: Any) -> Iterator[UNetLayer]:

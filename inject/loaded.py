@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from ..adapters.adapter import (
 from ..adapters.errors import MissingModelFile
 from ..adapters.identity import Identity
 from .host import low_rank_patches
+from .kept import Kept
 from .layer_map import UNetLayer
 from .managed import ManagedNetwork
 from .memo import Memo
@@ -46,7 +46,7 @@ class LoadedAdapter(Shared):
         self.managed = ManagedNetwork(network)
         steps = _step_network(adapter)
         self.managed_steps = None if steps is None else ManagedNetwork(steps)
-        self._made: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
+        self._made = Kept()
         self._patches: dict[tuple[str, ...], dict[str, Any]] = {}
         # A MODEL that is built of the file itself (a reference encoder), for as long as the adapter is in use.
         self.models: Memo[Any] = Memo(limit=1)
@@ -54,17 +54,17 @@ class LoadedAdapter(Shared):
     def keys_values(
         self, identity: Identity, options: TokenOptions, device: torch.device, dtype: torch.dtype
     ) -> RowKeysValues:
-        """Keys and values of an identity in every layer, made once for as long as some MODEL holds them."""
+        """Keys and values of an identity in every layer, made once for as long as it, or a MODEL with them, is in
+        use.
+        """
         key = (identity.digest, options, device, dtype)
-        return self.made(key, lambda: self._project(identity, options, device, dtype))
+        return self.made(key, lambda: self._project(identity, options, device, dtype), of=identity)
 
-    def made(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
-        """What ``make`` gives, made once under ``key`` for as long as some MODEL holds it."""
-        found: Made | None = self._made.get(key)
-        if found is None:
-            found = make()
-            self._made[key] = found
-        return found
+    def made(self, key: tuple[object, ...], make: Callable[[], Made], of: object) -> Made:
+        """What ``make`` gives, made once under ``key`` for as long as some MODEL holds it or ``of`` is in use: see
+        `Kept.get`.
+        """
+        return self._made.get(key, make, of)
 
     def _project(
         self, identity: Identity, options: TokenOptions, device: torch.device, dtype: torch.dtype

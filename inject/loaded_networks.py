@@ -10,6 +10,7 @@ from ..adapters.encoders.base import FaceEncoder
 from ..faces.detect import Detector
 from ..faces.types import Faces
 from .host import stop_if_cancelled
+from .kept import Kept
 from .managed import ManagedNetwork
 from .shared import Shared
 
@@ -48,6 +49,7 @@ class LoadedEncoder(FaceEncoder, Shared):
         self.uses_masks, self.unmasked_note, self.notes = encoder.uses_masks, encoder.unmasked_note, encoder.notes
         self.network = encoder.network
         self.managed = ManagedNetwork(encoder.network) if encoder.network is not None else None
+        self.made = Kept()
 
     def encode_faces(
         self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None

@@ -212,4 +212,6 @@ def read_layers(layers: Sequence[UNetLayer]) -> list[UNetLayer]:
 def tensor_digest(tensor: Tensor) -> str:
     """Sha256 of a tensor's shape and numbers."""
     flat = tensor.detach().to("cpu", torch.float32).contiguous()
-    return hashlib.sha256(repr(tuple(flat.shape)).encode("ascii") + flat.numpy().tobytes()).hexdigest()
+    sha = hashlib.sha256(repr(tuple(flat.shape)).encode("ascii"))
+    sha.update(flat.view(-1).numpy().data)
+    return sha.hexdigest()

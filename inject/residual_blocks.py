@@ -154,8 +154,7 @@ def residual_blocks(model: Any, modulations: Mapping[str, BlockModulations]) -> 
         BaseModelMismatch: a block is missing, of another width, or of another kind.
     """
     unet = model.model.diffusion_model
-    modules = dict(unet.named_modules())
-    found = {name: modules.get(name) for name in modulations}
+    found = {name: _module(unet, name) for name in modulations}
     for name, block in found.items():
         wanted = modulations[name].channels
         kind = type(block).__name__
@@ -169,6 +168,13 @@ def residual_blocks(model: Any, modulations: Mapping[str, BlockModulations]) -> 
                 cure="connect a model loaded from an SD1.5 checkpoint",
             )
     return {name: block for name, block in found.items() if block is not None}
+
+
+def _module(unet: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return unet.get_submodule(name)
+    except AttributeError:
+        return None
 
 
 def _wrong_size(h: Tensor, maps: Mapping[MapSize, Tensor]) -> BaseModelMismatch:

@@ -45,5 +45,9 @@ def load_restorer(choice: str) -> tuple[Any, Any, Any, LoadedAdapter]:
 
 
 def with_projection(loaded: LoadedAdapter, faceid: LoadedAdapter) -> LoadedAdapter:
-    """A RestorerID adapter with the projection of a FaceID-Plus file."""
-    return LoadedAdapter(restorer_of(loaded).with_projection(faceid.adapter))
+    """A RestorerID adapter with the projection of a FaceID-Plus file; the same one for as long as both are in use."""
+    return loaded.made(
+        ("with projection", faceid.adapter.digest),
+        lambda: LoadedAdapter(restorer_of(loaded).with_projection(faceid.adapter)),
+        of=faceid,
+    )

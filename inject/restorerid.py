@@ -98,6 +98,20 @@ class ReferenceAttention(Shared):
         return k, v
 
 
+@dataclass(frozen=True, eq=False)
+class Reference(Shared):
+    """What an identity of N rows is to a file, whatever the scale and the number of pictures; in float32.
+
+    Attributes:
+        positive, negative: tokens (N, T, C) and (1, T, C).
+        pairs: keys and values of both, for each attention layer in file order.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    pairs: tuple[tuple[Pair, Pair], ...]
+
+
 class StructureMaps(Shared):
     """Structure maps of the damaged pictures, computed once a step.
 
@@ -196,9 +210,9 @@ def apply_restoration(
     _check_counts(identity, options.id_scales, latents)
     clone = clone_model(model)
     steps = step_range(model, options.start_percent, options.end_percent)
-    made_of = ("reference", identity.digest, len(latents))
-    tokens = loaded.made(made_of, lambda: _reference_tokens(loaded, adapter, identity, len(latents)))
-    _patch_attention(clone, adapter, layers, tokens, options, steps)
+    reference = loaded.made(("reference", identity.digest), lambda: _reference(loaded, adapter, identity), of=identity)
+    _patch_attention(clone, layers, reference, len(latents), options, steps)
+    tokens = ReferenceTokens(reference.positive.expand(len(latents), -1, -1), reference.negative)
     _patch_blocks(clone, adapter, blocks, tokens, latents, options, steps)
     names = {f"diffusion_model.{name}": (low.up, low.down) for name, low in adapter.low_rank.items()}
     set_low_rank(clone, loaded.weight_patches(names), options.lora_strength)
@@ -224,34 +238,35 @@ def restorer_of(loaded: LoadedAdapter) -> RestorerIDAdapter:
     return adapter
 
 
-def _reference_tokens(
-    loaded: LoadedAdapter, adapter: RestorerIDAdapter, identity: Identity, pictures: int
-) -> ReferenceTokens:
+def _reference(loaded: LoadedAdapter, adapter: RestorerIDAdapter, identity: Identity) -> Reference:
     loaded.managed.load()
     with torch.inference_mode(False), torch.no_grad():
         positive, negative = adapter.reference_tokens(identity)
-    return ReferenceTokens(positive.expand(pictures, -1, -1), negative)
+        pairs = tuple((maps(positive), maps(negative)) for maps in adapter.network.reference_layers())
+    return Reference(positive, negative, pairs)
 
 
 def _patch_attention(
     clone: Any,
-    adapter: RestorerIDAdapter,
     layers: Sequence[UNetLayer],
-    tokens: ReferenceTokens,
+    reference: Reference,
+    pictures: int,
     options: RestorationOptions,
     steps: StepRange,
 ) -> None:
-    positive = tokens.positive
-    negative = tokens.negative.expand_as(positive)
-    scales = torch.tensor(options.id_scales, device=positive.device)[:, None, None]
+    scales = torch.tensor(options.id_scales, device=reference.positive.device)[:, None, None]
     acts = any(options.id_scales)
     dtype = compute_dtype(clone)
-    for index, (layer, maps) in enumerate(zip(layers, adapter.network.reference_layers(), strict=True)):
+    for index, (layer, pairs) in enumerate(zip(layers, reference.pairs, strict=True)):
         with torch.inference_mode(False), torch.no_grad():
-            pairs = [maps(side) for side in (positive, negative)]
-            scaled = [(k.to(dtype), (v * scales).to(dtype)) for k, v in pairs]
+            scaled = [(_for_each(k.to(dtype), pictures), _for_each((v * scales).to(dtype), pictures)) for k, v in pairs]
         found = attention_slot(clone, layer.key)
         set_attention_slot(clone, layer.key, ReferenceAttention(index, scaled[0], scaled[1], acts, steps, found))
+
+
+def _for_each(rows: Tensor, pictures: int) -> Tensor:
+    """(N, T, C) or (1, T, C) as (pictures, T, C), without a copy."""
+    return rows.expand(pictures, -1, -1)
 
 
 def _patch_blocks(

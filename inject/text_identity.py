@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +20,7 @@ from .host import stop_if_cancelled
 from .loaded import LoadedAdapter
 from .low_rank import set_low_rank
 from .patching import clone_model
+from .shared import Shared
 from .text_tokens import encode_tokens, triggered_prompt
 
 
@@ -49,10 +52,23 @@ def apply_text_lora(model: Any, loaded: LoadedAdapter, strength: float) -> Any:
     """
     adapter = text_adapter(loaded)
     clone = clone_model(model)
-    changes = _by_weight(clone, adapter.low_rank_modules(), adapter.report.title)
-    if changes:
-        set_low_rank(clone, loaded.weight_patches(changes), strength)
+    base = model.model
+    key = ("weights", weakref.ref(base))
+    found = loaded.made(key, lambda: _weight_patches(loaded, adapter, model), of=base)
+    if found.by_name:
+        set_low_rank(clone, found.by_name, strength)
     return clone
+
+
+@dataclass(frozen=True, eq=False)
+class WeightPatches(Shared):
+    """An adapter's LoRA as weight patches of one base model, by weight name."""
+
+    by_name: dict[str, Any]
+
+
+def _weight_patches(loaded: LoadedAdapter, adapter: TextAdapter, model: Any) -> WeightPatches:
+    return WeightPatches(loaded.weight_patches(_by_weight(model, adapter.low_rank_modules(), adapter.report.title)))
 
 
 def identity_conditioning(

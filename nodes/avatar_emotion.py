@@ -63,12 +63,12 @@ class LikenessApplyAvatarEmotion:
         mask: Tensor | None = None,
     ) -> tuple[Any]:
         """Encode the picture and patch a clone."""
-        from ..inject.avatar_emotion import EmotionOptions, apply_emotion, emotion_adapter, emotion_latents
+        from ..inject.avatar_emotion import EmotionOptions, apply_emotion, emotion_adapter, kept_emotion_latents
 
-        facts = emotion_adapter(adapter).facts
-        latents = emotion_latents(vae, emotion_image, facts.picture_size)
-        options = EmotionOptions(emotion_strength, start_percent, end_percent, guided, mask)
+        emotion_adapter(adapter)
         assert adapter is not None
+        latents = kept_emotion_latents(adapter, vae, emotion_image)
+        options = EmotionOptions(emotion_strength, start_percent, end_percent, guided, mask)
         return (apply_emotion(model, adapter, latents, options),)
 
 

@@ -258,8 +258,7 @@ def _checked_latent(samples: Tensor) -> Tensor:
 
 def _scores(mode: str, images: Tensor | None, quality: LoadedEncoder | None, count: int) -> list[float]:
     """Quality of each damaged face; empty where it is neither needed nor measurable."""
-    from ..faces.images import as_rgb
-    from ..inject.picture_quality import quality_scores
+    from ..inject.picture_quality import kept_scores
 
     if images is None or quality is None:
         if mode == "manual":
@@ -278,7 +277,7 @@ def _scores(mode: str, images: Tensor | None, quality: LoadedEncoder | None, cou
             found=str(len(images)),
             cure="connect the pictures that were encoded",
         )
-    return quality_scores(quality, as_rgb(images))
+    return kept_scores(quality, images)
 
 
 def _scales(mode: str, scores: list[float], manual: float, multiplier: float) -> tuple[float, ...]:

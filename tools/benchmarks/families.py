@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Case:
         people: how many identities are measured.
         limits: bounds of operations by people.
         beside: other MODELs that a user has anyway; their weights are none of the adapter's.
+        given: what other nodes give for the identity of a number, made once and kept, as the host keeps it.
     """
 
     family: str
@@ -41,6 +43,7 @@ class Case:
     people: tuple[int, ...] = (1, 2, 4)
     limits: Mapping[int, float] = field(default_factory=dict)
     beside: tuple[Any, ...] = ()
+    given: Callable[[int], Any] = lambda number: None
 
 
 NEEDS_NEWER: Mapping[str, str] = {
@@ -68,27 +71,29 @@ TITLES = {
 BOUNDED = frozenset(TITLES) - {"fact", "w_plus"}
 
 
-def unet_cases(folder: Path) -> Iterator[Case]:
-    """Every family on SD1.5 or SDXL that `Apply Face Identity` applies."""
+def unet_cases(folder: Path, names: Sequence[str] = tuple(TITLES)) -> Iterator[Case]:
+    """The families on SD1.5 or SDXL that `Apply Face Identity` applies."""
     from host_inprocess import conditioning, tiny_model
     from likeness_pack.inject.apply import ApplyOptions, apply_identity
     from tiny_systems import BY_NAME
 
-    for name, (family, subject) in TITLES.items():
+    for name in names:
+        family, subject = TITLES[name]
         system = BY_NAME[name]
         model, loaded = tiny_model(system.kind), system.load(folder)
+        given = functools.cache(system.identity)
 
         def apply(
-            people: int, strength: float, first: int, model: Any = model, loaded: Any = loaded, system: Any = system
+            people: int, strength: float, first: int, model: Any = model, loaded: Any = loaded, given: Any = given
         ) -> Any:
             patched = model
             for number in range(people):
                 options = ApplyOptions(strength=strength, lora_strength=0.0)
-                patched = apply_identity(patched, loaded, system.identity(first + number), options)
+                patched = apply_identity(patched, loaded, given(first + number), options)
             return patched
 
         noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
         sampled = Sampled(noise, conditioning(system.kind, seed=1), conditioning(system.kind, seed=2))
         limits = LIMITS if name in BOUNDED else {}
         size = (folder / f"{name}.bin").stat().st_size
-        yield Case(family, subject, model, loaded, size, apply, sampled, limits=limits)
+        yield Case(family, subject, model, loaded, size, apply, sampled, limits=limits, given=given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,17 @@ def pulid(folder: Path) -> Iterator[Case]:
     from tiny_pulid import flux_conditioning, flux_shapes, pulid_identity, tiny_flux, write
 
     model, path = tiny_flux(), write(folder / "pulid_flux.safetensors", flux_shapes())
-    loaded = LoadedAdapter(registry.load(path))
+    loaded, given = LoadedAdapter(registry.load(path)), functools.cache(pulid_identity)
 
     def apply(people: int, strength: float, first: int) -> Any:
         patched = model
         for number in range(people):
             options = ApplyOptions(strength=strength)
-            patched = apply_identity(patched, loaded, pulid_identity(first + number), options)
+            patched = apply_identity(patched, loaded, given(first + number), options)
         return patched
 
     sampled = Sampled(seeded(1, 16, 8, 6), flux_conditioning(seed=1), flux_conditioning(seed=2), 1.0)
-    yield Case("pulid_flux", "PuLID, Flux", model, loaded, path.stat().st_size, apply, sampled)
+    yield Case("pulid_flux", "PuLID, Flux", model, loaded, path.stat().st_size, apply, sampled, given=given)
 
 
 def garment(folder: Path) -> Iterator[Case]:
@@ -69,18 +70,25 @@ def avatar(folder: Path) -> Iterator[Case]:
     model, loaded, _ = load_avatar(path, None)
     left = torch.zeros(6, 8)
     left[:, :4] = 1.0
+    picture = seeded(1, 16, 1, 6, 8, seed=2)
+
+    @functools.cache
+    def sound(people: int, first: int) -> Any:
+        return avatar_models.sound(people, 5, seed=first)
+
+    def given(number: int) -> Any:
+        return sound(1, number)
 
     def apply(people: int, strength: float, first: int) -> Any:
         masks = (left, 1 - left, left, 1 - left)[:people]
         options = AvatarOptions(strength=strength, masks=masks)
-        sound = avatar_models.sound(people, 5, seed=first)
-        return apply_avatar(model, loaded, seeded(1, 16, 1, 6, 8, seed=2), sound, options)
+        return apply_avatar(model, loaded, picture, sound(people, first), options)
 
     texts = avatar_models.text(14, 9, width, seed=1), avatar_models.text(14, 7, width, seed=2)
     sampled = Sampled(seeded(1, 16, 2, 6, 8, seed=1), *texts, 1.0)
     size = path.stat().st_size
     subject = "HunyuanVideo-Avatar"
-    yield Case("hunyuan_avatar", subject, model, loaded, size, apply, sampled, limits=LIMITS)
+    yield Case("hunyuan_avatar", subject, model, loaded, size, apply, sampled, limits=LIMITS, given=given)
 
 
 def emotion(folder: Path) -> Iterator[Case]:
@@ -102,14 +110,15 @@ def emotion(folder: Path) -> Iterator[Case]:
     path = folder / "emotion.safetensors"
     save_emotion(path, network, EmotionFacts(1, 1, 64))
     model, loaded = tiny_hunyuan(sizes.double, sizes.single), LoadedAdapter(registry.load(path))
+    given = functools.cache(lambda number: seeded(1, 16, 1, 6, 4, seed=number))
 
     def apply(people: int, strength: float, first: int) -> Any:
-        picture = seeded(1, 16, 1, 6, 4, seed=first)
-        return apply_emotion(model, loaded, picture, EmotionOptions(strength=strength))
+        return apply_emotion(model, loaded, given(first), EmotionOptions(strength=strength))
 
     sampled = Sampled(clip_noise(3, 4, 6), hunyuan_conditioning(1), hunyuan_conditioning(2), 1.0)
     size = path.stat().st_size
-    yield Case("avatar_emotion", "Avatar emotion, HunyuanVideo", model, loaded, size, apply, sampled, people=(1,))
+    subject = "Avatar emotion, HunyuanVideo"
+    yield Case("avatar_emotion", subject, model, loaded, size, apply, sampled, people=(1,), given=given)
 
 
 def pose(folder: Path) -> Iterator[Case]:
@@ -122,16 +131,19 @@ def pose(folder: Path) -> Iterator[Case]:
     path = folder / "dreamid_v.safetensors"
     model, loaded = load_file(path, filled_all(standins.pose((128, 256), 3), torch.float32))
 
+    @functools.cache
+    def given(number: int) -> Any:
+        return torch.rand(5, 32, 48, 3, generator=torch.Generator().manual_seed(number))
+
     def apply(people: int, strength: float, first: int) -> Any:
-        pictures = torch.rand(5, 32, 48, 3, generator=torch.Generator().manual_seed(first))
-        return apply_pose(model, loaded, pictures, strength)
+        return apply_pose(model, loaded, given(first), strength)
 
     extra = {"concat_latent_image": seeded(1, 32, 2, 4, 6, seed=3), "reference_latents": [seeded(1, 16, 1, 4, 6)]}
     text = [[seeded(1, TEXT_TOKENS, 4096, seed=2), extra]]
     sampled = Sampled(seeded(1, 16, 2, 4, 6, seed=1), text, text, 1.0)
     size = path.stat().st_size
     subject = "DreamID-V pose, Wan"
-    yield Case("dreamid_v", subject, model, loaded, size, apply, sampled, people=(1,))
+    yield Case("dreamid_v", subject, model, loaded, size, apply, sampled, people=(1,), given=given)
 
 
 BUILDERS = {

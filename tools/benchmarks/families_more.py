@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,13 @@ def swapnet(folder: Path) -> Iterator[Case]:
     def apply(people: int, strength: float, first: int) -> Any:
         return swap.apply(1, first, SwapOptions(1, strength, strength)).model
 
+    def given(number: int) -> Any:
+        return swap.given(1, number)
+
     plain = swap.apply(1, 0, SwapOptions(1, 0.0, 0.0)).model
     sampled = Sampled(seeded(1, 4, 8, 8, seed=5), swap.text, swap.text, 1.0)
     size = swap.path.stat().st_size
-    yield Case("dreamid", "DreamID, SD2.1", plain, swap.loaded, size, apply, sampled, people=(1,))
+    yield Case("dreamid", "DreamID, SD2.1", plain, swap.loaded, size, apply, sampled, people=(1,), given=given)
 
 
 class DreamIdSwap:
@@ -111,19 +115,27 @@ class DreamIdSwap:
         self.path, self.vae = path, small_vae()
         self.loaded: Any = LoadedAdapter(registry.load(path, kind="adapter"))
         self.text = [[seeded(1, 5, DREAMID_CONTEXT, seed=8), {}]]
+        self.given = functools.cache(_swap_given)
 
     def apply(self, count: int, person: int, options: Any) -> Any:
         """The `Swap` of so many targets for one person; without a strength of the pose no landmarks are given."""
-        from likeness_pack.adapters.families.dreamid.landmark_picture import landmark_pictures
-        from likeness_pack.adapters.identity import EMBEDDING, Identity
         from likeness_pack.inject.dreamid import apply_dreamid
 
-        chance = torch.Generator().manual_seed(person)
-        targets, source = (torch.rand(number, 64, 64, 3, generator=chance) for number in (count, 1))
-        identity = Identity("drawn", {EMBEDDING: torch.randn(1, DREAMID_EMBEDDING, generator=chance)})
-        points = torch.rand(count, 5, 2, generator=chance) * 60
-        marks = landmark_pictures(points, 64, 64, 64).movedim(1, -1) if options.pose_strength else None
-        return apply_dreamid(self.loaded, self.vae, targets, source, self.text, identity, marks, options)
+        targets, source, identity, marks = self.given(count, person)
+        shown = marks if options.pose_strength else None
+        return apply_dreamid(self.loaded, self.vae, targets, source, self.text, identity, shown, options)
+
+
+def _swap_given(count: int, person: int) -> tuple[Any, ...]:
+    """Targets, source, identity and landmark pictures."""
+    from likeness_pack.adapters.families.dreamid.landmark_picture import landmark_pictures
+    from likeness_pack.adapters.identity import EMBEDDING, Identity
+
+    chance = torch.Generator().manual_seed(person)
+    targets, source = (torch.rand(number, 64, 64, 3, generator=chance) for number in (count, 1))
+    identity = Identity("drawn", {EMBEDDING: torch.randn(1, DREAMID_EMBEDDING, generator=chance)})
+    points = torch.rand(count, 5, 2, generator=chance) * 60
+    return targets, source, identity, landmark_pictures(points, 64, 64, 64).movedim(1, -1)
 
 
 BUILDERS = {"photomaker": prompt, "am_adapter_controlnext": control, "dreamid": swapnet}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +35,16 @@ def restorer(folder: Path) -> Iterator[Case]:
 
     model, loaded = tiny_model("SD15"), tiny_restorer(folder)
 
+    @functools.cache
+    def given(number: int) -> Any:
+        return reference_identity(1, number), lq_latents(seed=number)
+
     def apply(people: int, strength: float, first: int) -> Any:
-        options = RestorationOptions((strength,), lora_strength=0.0)
-        return apply_restoration(model, loaded, reference_identity(people, first), lq_latents(seed=first), options)
+        identity, latents = given(first)
+        return apply_restoration(model, loaded, identity, latents, RestorationOptions((strength,), lora_strength=0.0))
 
     size = (folder / "any name.safetensors").stat().st_size
-    yield Case("restorerid", "RestorerID, SD1.5", model, loaded, size, apply, sd15(), people=(1,))
+    yield Case("restorerid", "RestorerID, SD1.5", model, loaded, size, apply, sd15(), people=(1,), given=given)
 
 
 def garment(folder: Path) -> Iterator[Case]:
@@ -139,13 +144,14 @@ def lips(folder: Path) -> Iterator[Case]:
     model = model_of(write_musetalk(folder / "unet.safetensors"), "v1")
     path = write_unavglip(folder / "identity.safetensors")
     loaded = adapter_of(path)
+    given = functools.cache(lambda number: arcface_identity(number, photos=4))
 
     def apply(people: int, strength: float, first: int) -> Any:
-        options = LipIdentityOptions(strength, 0.0)
-        return apply_lip_identity(model, loaded, arcface_identity(first, photos=4), options)
+        return apply_lip_identity(model, loaded, given(first), LipIdentityOptions(strength, 0.0))
 
     calls: Any = LipCalls(seeded(2, 8, 8, 8), seeded(2, 50, 384, seed=1))
-    yield Case("unavglip", "UnAvgLip on MuseTalk", model, loaded, path.stat().st_size, apply, calls, people=(1,))
+    size, subject = path.stat().st_size, "UnAvgLip on MuseTalk"
+    yield Case("unavglip", subject, model, loaded, size, apply, calls, people=(1,), given=given)
 
 
 BUILDERS = {"restorerid": restorer, "dreamfit": garment, "am_adapter": exemplar, "unavglip": lips}
