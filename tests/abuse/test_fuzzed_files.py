@@ -28,7 +28,7 @@ from torch import Tensor
 GOLDEN = Path(os.environ.get("PARITY_GOLDEN", "none"))
 TOPIC = "checkpoints: "
 THIN = (32, 32, 32, 32)
-SMALL_KINDS = ("fact-v0", "faceid-plusv2-sd15", "faceid-portrait", "dreamid", "musetalk-v15", "unavglip", "whisper")
+SMALL_KINDS = ("fact-v0", "dreamid", "musetalk-v15", "whisper")
 LARGEST_FILE = 16_000_000
 MEMORY_MB = 1500.0
 VARIANTS = ("auto", "plus_v2", "plus_face", "v15", "instantid", "celeba", "nonsense", "")
@@ -40,8 +40,12 @@ def good(module_folders: ModuleFolders) -> dict[str, Path]:
     folder = module_folders.mktemp("good")
     found = {}
     for system in (one for one in SYSTEMS if one.kind == "SD15"):
-        found[system.name] = folder / f"{system.name}.bin"
-        system.write(found[system.name])
+        path = folder / f"{system.name}.bin"
+        system.write(path)
+        if path.stat().st_size < LARGEST_FILE:
+            found[system.name] = path
+        else:
+            path.unlink()
     for name, kind in KINDS.items():
         widths = {"dreamid-v": (48, 48), "whisper-tiny": (64,)}.get(name.removesuffix("-faster"), THIN)
         if name.startswith(SMALL_KINDS):

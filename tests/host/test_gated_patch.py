@@ -131,7 +131,7 @@ def test_options_hold_what_runs_in_a_step(model: Any, loaded: LoadedAdapter) -> 
     call_unet(patched, "SD15", (1, 0))
     held = tensor_bytes(patched.model_options)
     assert 0 < held <= 1.05 * loaded.adapter.report.sample_bytes
-    assert held < 0.1 * loaded.adapter.report.encode_bytes
+    assert held < 0.3 * loaded.adapter.report.encode_bytes
 
 
 def test_wrong_base_and_wrong_encoder(loaded: LoadedAdapter, model: Any) -> None:

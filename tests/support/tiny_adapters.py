@@ -72,7 +72,7 @@ def block_paths() -> list[str]:
 
 def write_fact(path: Path, layer_widths: Sequence[int] | None = None, seed: int = 0, gate: float = 0.8) -> Path:
     """Write a FACT v1 file (flat .ckpt) whose gated layers have the given widths; the projector has its published
-    size.
+    widths and one of its four layers.
     """
     fill = _Filler(seed)
     tensors = {f"local_fac_prj.{name}": tensor for name, tensor in _resampler(fill).items()}
@@ -90,14 +90,13 @@ def _resampler(fill: _Filler) -> dict[str, Tensor]:
         **fill.linear("proj_out", 768, 1024),
         **fill.norm("norm_out", 768),
     }
-    for i in range(4):
-        tensors |= fill.norm(f"layers.{i}.0.norm1", 1024) | fill.norm(f"layers.{i}.0.norm2", 1024)
-        tensors |= fill.norm(f"layers.{i}.1.0", 1024)
-        tensors[f"layers.{i}.0.to_q.weight"] = fill.matrix(768, 1024)
-        tensors[f"layers.{i}.0.to_kv.weight"] = fill.matrix(1536, 1024)
-        tensors[f"layers.{i}.0.to_out.weight"] = fill.matrix(1024, 768)
-        tensors[f"layers.{i}.1.1.weight"] = fill.matrix(4096, 1024)
-        tensors[f"layers.{i}.1.3.weight"] = fill.matrix(1024, 4096)
+    tensors |= fill.norm("layers.0.0.norm1", 1024) | fill.norm("layers.0.0.norm2", 1024)
+    tensors |= fill.norm("layers.0.1.0", 1024)
+    tensors["layers.0.0.to_q.weight"] = fill.matrix(768, 1024)
+    tensors["layers.0.0.to_kv.weight"] = fill.matrix(1536, 1024)
+    tensors["layers.0.0.to_out.weight"] = fill.matrix(1024, 768)
+    tensors["layers.0.1.1.weight"] = fill.matrix(4096, 1024)
+    tensors["layers.0.1.3.weight"] = fill.matrix(1024, 4096)
     return tensors
 
 
