@@ -44,10 +44,12 @@ class System:
     slot: str = "attn2"
 
     def load(self, folder: Path) -> LoadedAdapter:
-        """Write and load the file, as a user would."""
+        """Write and load the file, as a user would. Nothing reads it later, and all of them take a gigabyte."""
         path = folder / f"{self.name}.bin"
         self.write(path)
-        return LoadedAdapter(registry.load(path, kind="adapter", variant=self.variant))
+        loaded = LoadedAdapter(registry.load(path, kind="adapter", variant=self.variant))
+        path.unlink()
+        return loaded
 
 
 def picture_identity(seed: int) -> Identity:
