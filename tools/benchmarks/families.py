@@ -74,13 +74,19 @@ BOUNDED = frozenset(TITLES) - {"fact", "w_plus"}
 def unet_cases(folder: Path, names: Sequence[str] = tuple(TITLES)) -> Iterator[Case]:
     """The families on SD1.5 or SDXL that `Apply Face Identity` applies."""
     from host_inprocess import conditioning, tiny_model
+    from likeness_pack.adapters import registry
     from likeness_pack.inject.apply import ApplyOptions, apply_identity
+    from likeness_pack.inject.loaded import LoadedAdapter
     from tiny_systems import BY_NAME
 
     for name in names:
         family, subject = TITLES[name]
-        system = BY_NAME[name]
-        model, loaded = tiny_model(system.kind), system.load(folder)
+        system, path = BY_NAME[name], folder / f"{name}.bin"
+        system.write(path)
+        size = path.stat().st_size
+        loaded = LoadedAdapter(registry.load(path, kind="adapter", variant=system.variant))
+        path.unlink()
+        model = tiny_model(system.kind)
         given = functools.cache(system.identity)
 
         def apply(
@@ -95,5 +101,4 @@ def unet_cases(folder: Path, names: Sequence[str] = tuple(TITLES)) -> Iterator[C
         noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
         sampled = Sampled(noise, conditioning(system.kind, seed=1), conditioning(system.kind, seed=2))
         limits = LIMITS if name in BOUNDED else {}
-        size = (folder / f"{name}.bin").stat().st_size
         yield Case(family, subject, model, loaded, size, apply, sampled, limits=limits, given=given)
