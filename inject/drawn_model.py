@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adapters.checkpoint import CheckpointHeader, load_strictly, load_tensors, read_header
-from ..adapters.errors import BadCheckpoint, MissingModelFile
+from ..adapters.checkpoint import CheckpointHeader, load_strictly, load_tensors
+from ..adapters.demo_weights import CURE, DRAWN_BASE, DRAWN_VAE, PROMPT_PREFIX, UNET_PREFIX, demo_header, in_float32
+from ..adapters.errors import BadCheckpoint
 from .host import model_management, model_patcher
 from .model_folders import DEMO_WEIGHTS
 
 FOLDER = DEMO_WEIGHTS
-BASE, AUTOENCODER = "drawn_base.safetensors", "drawn_vae.safetensors"
-UNET_PREFIX, PROMPT_PREFIX = "model.diffusion_model.", "prompt."
 # SD1.5's blocks, for the host's class; only the widths are ours.
 _TOPOLOGY: dict[str, Any] = {
     "image_size": 32,
@@ -65,22 +64,11 @@ def load_drawn_model(folder: Path = FOLDER) -> DrawnModel:
         MissingModelFile: the pack came without them.
         BadCheckpoint: another file under that name.
     """
-    header = _header(folder / BASE)
+    header = demo_header(folder / DRAWN_BASE)
     model = _model(header)
-    prompt = _float(load_tensors(header, PROMPT_PREFIX))
+    prompt = in_float32(load_tensors(header, PROMPT_PREFIX))
     sizes = int(header.metadata["context"]), int(header.metadata["tokens"])
-    return DrawnModel(model, _vae(_header(folder / AUTOENCODER)), prompt, *sizes)
-
-
-def _header(path: Path) -> CheckpointHeader:
-    if not path.is_file():
-        raise MissingModelFile(
-            path.name,
-            expected=f"the demo weights in {path.parent.name}",
-            found="no such file",
-            cure="install the pack again, or run tools/train_demo_weights.py",
-        )
-    return read_header(path)
+    return DrawnModel(model, _vae(demo_header(folder / DRAWN_VAE)), prompt, *sizes)
 
 
 def _model(header: CheckpointHeader) -> Any:
@@ -89,7 +77,7 @@ def _model(header: CheckpointHeader) -> Any:
             header.path.name,
             expected="a base model for drawn faces",
             found="a file without its widths",
-            cure="install the pack again, or run tools/train_demo_weights.py",
+            cure=CURE,
         )
     widths = json.loads(header.metadata["widths"])
     options = {
@@ -103,15 +91,11 @@ def _model(header: CheckpointHeader) -> Any:
     config = supported.SD15(options)
     manager = model_management()
     model = config.get_model({}, "", device=torch.device("cpu")).eval()
-    load_strictly(model.diffusion_model, _float(load_tensors(header, UNET_PREFIX)), what=header.path.name)
+    load_strictly(model.diffusion_model, in_float32(load_tensors(header, UNET_PREFIX)), what=header.path.name)
     return model_patcher().ModelPatcher(
         model, load_device=manager.get_torch_device(), offload_device=torch.device("cpu")
     )
 
 
 def _vae(header: CheckpointHeader) -> Any:
-    return importlib.import_module("comfy.sd").VAE(sd=_float(load_tensors(header)))
-
-
-def _float(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: one.float() for name, one in tensors.items()}
+    return importlib.import_module("comfy.sd").VAE(sd=in_float32(load_tensors(header)))

@@ -233,8 +233,8 @@ def _base(drawn: bool, model: Any, vae: Any, positive: Any) -> Base:
 
 def _encoder(encoder: Any) -> Any:
     from ..adapters import registry
+    from ..adapters.demo_weights import DRAWN_ENCODER
     from ..inject.drawn_model import FOLDER as WEIGHTS  # noqa: N811 (it is a constant)
-    from ..training.adapter_base import DRAWN_ENCODER
 
     return registry.load(WEIGHTS / DRAWN_ENCODER, kind="encoder") if encoder is None else encoder
 

@@ -15,16 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adapters.checkpoint import CheckpointHeader, load_strictly, load_tensors, read_header
-from ..adapters.errors import BaseModelMismatch, MissingModelFile
+from ..adapters.checkpoint import load_strictly, load_tensors
+from ..adapters.demo_weights import DRAWN_BASE, DRAWN_VAE, PROMPT_PREFIX, UNET_PREFIX, demo_header, in_float32
+from ..adapters.errors import BaseModelMismatch
 from .demo.autoencoder import Autoencoder
 from .demo.base import HEADS
 from .demo.conditioning import AttributeTokens
 from .dreamid_names import to_diffusers
 from .packages import diffusers, transformers
 
-DRAWN_BASE, DRAWN_VAE, DRAWN_ENCODER = "drawn_base.safetensors", "drawn_vae.safetensors", "drawn_encoder.safetensors"
-UNET_PREFIX, PROMPT_PREFIX = "model.diffusion_model.", "prompt."
 PROMPT = "a photo of a person"
 _LEVELS = ("conv_in", *(f"down_blocks.{level}.resnets.0.conv1" for level in (1, 2, 3)))
 _CONTEXT = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -82,11 +81,11 @@ def drawn_base(folder: Path) -> Base:
     Raises:
         MissingModelFile: its files are not there.
     """
-    header = _header(folder / DRAWN_BASE)
+    header = demo_header(folder / DRAWN_BASE)
     prompt = AttributeTokens(int(header.metadata["context"]), int(header.metadata["tokens"]))
-    load_strictly(prompt, _float(load_tensors(header, PROMPT_PREFIX)), what=DRAWN_BASE)
+    load_strictly(prompt, in_float32(load_tensors(header, PROMPT_PREFIX)), what=DRAWN_BASE)
     autoencoder = Autoencoder()
-    weights = _float(load_tensors(_header(folder / DRAWN_VAE)))
+    weights = in_float32(load_tensors(demo_header(folder / DRAWN_VAE)))
     weights.pop("vae_scale", None)
     load_strictly(autoencoder, weights, what=DRAWN_VAE)
     autoencoder.eval().requires_grad_(False)
@@ -140,18 +139,3 @@ def _part(kind: Any, folder: Path, name: str) -> Any:
             found=str(error).splitlines()[0][:120] if str(error) else type(error).__name__,
             cure="give a folder that diffusers wrote for an SD1.5 model",
         ) from error
-
-
-def _header(path: Path) -> CheckpointHeader:
-    if not path.is_file():
-        raise MissingModelFile(
-            path.name,
-            expected=f"the demo weights in {path.parent.name}",
-            found="no such file",
-            cure="install the project again, or run tools/train_demo_weights.py",
-        )
-    return read_header(path)
-
-
-def _float(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: one.float() for name, one in tensors.items()}

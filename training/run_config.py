@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from ..adapters import registry
+from ..adapters.demo_weights import DRAWN_ENCODER
 from ..adapters.detectors import packages as detector_packages
 from ..adapters.encoders import packages as encoder_packages
 from ..faces.errors import LikenessError
-from .adapter_base import DRAWN_ENCODER, PROMPT, drawn_base, folder_base
+from .adapter_base import PROMPT, drawn_base, folder_base
 from .adapter_material import Kind, drawn_material, photo_material
 from .fact.curriculum import Ramp
 from .fact.models import ResamplerShape

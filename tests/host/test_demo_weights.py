@@ -12,6 +12,7 @@ from host_inprocess import engine
 from likeness_pack import nodes as ours
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.checkpoint import read_header
+from likeness_pack.adapters.demo_weights import DRAWN_BASE, DRAWN_ENCODER, UNET_PREFIX
 from likeness_pack.adapters.errors import BadCheckpoint, MissingModelFile
 from likeness_pack.inject import drawn_model, model_folders
 from likeness_pack.inject.host import folder_paths
@@ -57,7 +58,7 @@ def test_the_weights_are_small_and_known_to_their_loaders() -> None:
     files = sorted(WEIGHTS.glob("*.safetensors"))
     assert len(files) == 5 and sum(path.stat().st_size for path in files) < 30e6
     adapter = registry.describe(WEIGHTS / "drawn_fact.safetensors", kind="adapter")
-    encoder = registry.describe(WEIGHTS / "drawn_encoder.safetensors", kind="encoder")
+    encoder = registry.describe(WEIGHTS / DRAWN_ENCODER, kind="encoder")
     assert (adapter.family, encoder.family) == ("fact", "transface")
     for path in files:
         assert "no photographs" in read_header(path).metadata["note"]
@@ -69,14 +70,14 @@ def test_the_hosts_unet_gives_the_trained_networks_numbers(loaded: Any) -> None:
     from likeness_pack.adapters.checkpoint import load_tensors
     from likeness_pack.training.dreamid_names import to_diffusers
 
-    header = read_header(WEIGHTS / drawn_model.BASE)
+    header = read_header(WEIGHTS / DRAWN_BASE)
     unet = diffusers.UNet2DConditionModel(
         sample_size=8,
         block_out_channels=tuple(json.loads(header.metadata["widths"])),
         cross_attention_dim=768,
         attention_head_dim=8,
     ).eval()
-    tensors = to_diffusers(load_tensors(header, drawn_model.UNET_PREFIX))
+    tensors = to_diffusers(load_tensors(header, UNET_PREFIX))
     unet.load_state_dict({name: one.float() for name, one in tensors.items()})
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, 8, 8, generator=generator)
@@ -121,7 +122,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     engine()
     with pytest.raises(MissingModelFile, match="install the pack again"):
         drawn_model.load_drawn_model(tmp_path)
-    (tmp_path / drawn_model.BASE).write_bytes((WEIGHTS / "drawn_encoder.safetensors").read_bytes())
+    (tmp_path / DRAWN_BASE).write_bytes((WEIGHTS / DRAWN_ENCODER).read_bytes())
     with pytest.raises(BadCheckpoint, match="base model for drawn faces"):
         drawn_model.load_drawn_model(tmp_path)
 
@@ -185,7 +186,7 @@ def test_no_strength_is_the_plain_model(placed: None) -> None:
 
     model = drawn_model.load_drawn_model().model
     images, masks, faces = drawn_person(3, asked_attributes({}, 1, 0.0, 0), 96)
-    encoder = LoadedEncoder(registry.load(WEIGHTS / "drawn_encoder.safetensors", kind="encoder"))
+    encoder = LoadedEncoder(registry.load(WEIGHTS / DRAWN_ENCODER, kind="encoder"))
     identity = encode_photos(encoder, images, faces, masks, "best", "error", None)
     adapter = LoadedAdapter(registry.load(WEIGHTS / "drawn_fact.safetensors", kind="adapter"))
     text = conditioning("SD15", tokens=4)

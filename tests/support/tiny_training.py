@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from likeness_pack.adapters.demo_weights import DRAWN_BASE, DRAWN_ENCODER, DRAWN_VAE, PROMPT_PREFIX, UNET_PREFIX
 from likeness_pack.faces.types import Faces
-from likeness_pack.training.adapter_base import DRAWN_BASE, DRAWN_ENCODER, DRAWN_VAE, PROMPT_PREFIX, UNET_PREFIX
 from likeness_pack.training.checkpointing import write_tensors
 from likeness_pack.training.demo.autoencoder import Autoencoder, published_tensors
 from likeness_pack.training.demo.base import BaseModel

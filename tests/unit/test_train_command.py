@@ -13,11 +13,11 @@ import pytest
 import torch
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.adapter import TokenOptions
+from likeness_pack.adapters.demo_weights import DRAWN_ENCODER
 from likeness_pack.adapters.errors import EncoderMismatch
 from likeness_pack.adapters.identity import Identity
 from likeness_pack.faces.errors import BadImage, NoFaceFound
 from likeness_pack.training import run_config
-from likeness_pack.training.adapter_base import DRAWN_ENCODER
 from likeness_pack.training.people_folder import load_people
 from likeness_pack.training.plot import BAR, INK, ROW, TOP, bar_plot, line_plot, picture_tensor, ticks
 from likeness_pack.training.run import LossHistory

@@ -8,6 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...adapters.demo_weights import (
+    DRAWN_ADAPTER,
+    DRAWN_BASE,
+    DRAWN_ENCODER,
+    DRAWN_JUDGE,
+    DRAWN_VAE,
+    PROMPT_PREFIX,
+    UNET_PREFIX,
+)
 from ...adapters.family import OWN_LICENCE, OWN_WEIGHTS
 from ...adapters.model_spec import PREFIX
 from ..checkpointing import write_model
@@ -17,9 +26,6 @@ from .autoencoder import published_tensors
 from .conditioning import CONTEXT, TOKENS
 from .recipe import ENCODER_ID, SIZE, UNET_WIDTHS, Workshop, adapter_options
 
-AUTOENCODER, ENCODER, BASE = "drawn_vae.safetensors", "drawn_encoder.safetensors", "drawn_base.safetensors"
-ADAPTER, JUDGE = "drawn_fact.safetensors", "drawn_judge.safetensors"
-UNET_PREFIX, PROMPT_PREFIX = "model.diffusion_model.", "prompt."
 _LICENCE = {"licence": OWN_WEIGHTS, PREFIX + "license": OWN_LICENCE}
 _NOTE = "trained on drawn faces by tools/train_demo_weights.py; no photographs"
 
@@ -31,12 +37,12 @@ def export(workshop: Workshop, folder: Path) -> list[Path]:
     tensors = {UNET_PREFIX + name: one for name, one in to_original(base.unet.state_dict()).items()}
     tensors |= {PROMPT_PREFIX + name: one for name, one in base.prompt.state_dict().items()}
     sizes = {"widths": json.dumps(UNET_WIDTHS), "context": str(CONTEXT), "tokens": str(TOKENS), "size": str(SIZE)}
-    _write(folder / AUTOENCODER, published_tensors(workshop.autoencoder()), {"size": str(SIZE)}, "autoencoder")
-    _write(folder / ENCODER, workshop.encoder().state_dict(), {"id": ENCODER_ID}, "face-encoder")
-    _write(folder / BASE, tensors, sizes, "unet", "sd15")
-    _write(folder / JUDGE, workshop.judge().state_dict(), {}, "face-encoder")
+    _write(folder / DRAWN_VAE, published_tensors(workshop.autoencoder()), {"size": str(SIZE)}, "autoencoder")
+    _write(folder / DRAWN_ENCODER, workshop.encoder().state_dict(), {"id": ENCODER_ID}, "face-encoder")
+    _write(folder / DRAWN_BASE, tensors, sizes, "unet", "sd15")
+    _write(folder / DRAWN_JUDGE, workshop.judge().state_dict(), {}, "face-encoder")
     save_adapter(
-        folder / ADAPTER,
+        folder / DRAWN_ADAPTER,
         fact,
         workshop.people(base),
         options,
@@ -44,7 +50,7 @@ def export(workshop: Workshop, folder: Path) -> list[Path]:
         notes={"note": _NOTE, **_LICENCE},
     )
     fact.attached.close()
-    return [folder / name for name in (AUTOENCODER, ENCODER, BASE, ADAPTER, JUDGE)]
+    return [folder / name for name in (DRAWN_VAE, DRAWN_ENCODER, DRAWN_BASE, DRAWN_ADAPTER, DRAWN_JUDGE)]
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], kind: str, base: str = "") -> None:
