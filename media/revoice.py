@@ -63,7 +63,12 @@ class RevoicedClip:
                 moments = [stamp * job.facts.time_base for stamp in part.stamps]
                 writer.write(change(part.frames, part.numbers, moments), part.stamps, part.durations)
         left = tuple(f"left out: {stream.kind} of the clip" for stream in job.facts.others)
-        return Transformed(job.target, writer.frames, (*left, *writer.notes))
+        return Transformed(job.target, writer.frames, (*left, *self._unheard(total), *writer.notes))
+
+    def _unheard(self, total: int) -> tuple[str, ...]:
+        """What is told of sound that is longer than the pictures by more than one of them."""
+        seconds = self.sound.seconds - float(total / self.rate)
+        return (f"left out: {seconds:.2f} s of the sound, behind the last frame",) if seconds * self.rate > 1 else ()
 
     def _cut(self, total: int) -> tuple[Tensor, int]:
         """The sound until the last picture, so that no player shows that on."""

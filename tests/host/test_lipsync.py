@@ -510,6 +510,7 @@ def test_a_whole_clip_with_its_sound(model: Any, vae: Any, tmp_path: Path) -> No
     assert (done.frames, count.painted, count.without_face, count.silent) == (6, 4, [1], 1)
     assert told[-1] == (12, 12) and [one[0] for one in told] == sorted(one[0] for one in told)
     assert any("left out: audio of the clip" in note for note in done.notes)
+    assert "left out: 0.76 s of the sound, behind the last frame" in done.notes
     assert abs(float(sum(part[2] for part in packets(tmp_path / "out.mkv", "audio"))) - 0.24) < 0.05
 
 
