@@ -18,6 +18,12 @@ def incomplete(header: CheckpointHeader, expected: str, found: str) -> KeyMismat
     )
 
 
+def shape_of(part: Mapping[str, TensorInfo], name: str) -> tuple[int, ...]:
+    """Shape of a tensor of a part, () where it is missing."""
+    info = part.get(name)
+    return () if info is None else info.shape
+
+
 def needed_shape(
     header: CheckpointHeader, part: Mapping[str, TensorInfo], name: str, dimensions: int = 2, prefix: str = ""
 ) -> tuple[int, ...]:

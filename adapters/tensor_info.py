@@ -35,6 +35,11 @@ class TensorInfo:
         return self.count * self.dtype.itemsize
 
 
+def kept_dtype(stored: torch.dtype) -> torch.dtype:
+    """The dtype that weights are kept in once they are loaded: the file's, float32 for float64."""
+    return torch.float32 if stored is torch.float64 else stored
+
+
 @dataclass(frozen=True)
 class RawHeader:
     """What a container reader found, under the names the file uses.

@@ -1,4 +1,5 @@
-"""Perceiver blocks as IP-Adapter published them; ID-Animator, InstantID and FaceChain-FACT use the same ones.
+"""Perceiver blocks as IP-Adapter published them; ID-Animator, InstantID, FaceChain-FACT and
+PhotoMaker use the same ones.
 
 Attribute names are the checkpoints' key names, so do not rename them:
 ``latents proj_in proj_out norm_out layers.{i}.0.{norm1,norm2,to_q,to_kv,to_out} layers.{i}.1.{0,1,3}``.
@@ -130,3 +131,29 @@ class Resampler(nn.Module):
         """Tokens (B, S, input_dim) give (B, queries, output_dim)."""
         latents = self.latents.to(x).expand(x.shape[0], -1, -1)
         return self.norm_out(self.proj_out(self.layers(self.proj_in(x), latents)))
+
+
+class FacePerceiver(nn.Module):
+    """Refines face tokens by the patches of a CLIP vision model; its latents are those tokens, none are learned.
+
+    Args:
+        image_dim: channels of a patch.
+        width: channels of a face token.
+        depth: number of layers.
+        heads: of each attention, ``width / heads`` wide.
+        feed_forward: inner channels of each feed-forward.
+        operations: namespace with Linear and LayerNorm.
+    """
+
+    def __init__(
+        self, image_dim: int, width: int, depth: int, heads: int, feed_forward: int, operations: Any = nn
+    ) -> None:
+        super().__init__()
+        self.proj_in = operations.Linear(image_dim, width)
+        self.proj_out = operations.Linear(width, width)
+        self.norm_out = operations.LayerNorm(width)
+        self.layers = PerceiverLayers(width, depth, heads, width // heads, feed_forward, operations)
+
+    def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
+        """Face tokens (B, T, width) and patches (B, S, image_dim) give (B, T, width)."""
+        return self.norm_out(self.proj_out(self.layers(self.proj_in(patches), tokens)))

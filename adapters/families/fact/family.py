@@ -13,6 +13,7 @@ from ...family import Ambiguity, Family, Kind, Licence, Match
 from ...incomplete import incomplete
 from ...layers.gated_attention import GatedSelfAttention
 from ...report import DetectionReport
+from ...tensor_info import kept_dtype
 from .adapter import ENCODER, FactAdapter
 from .arch import HEAD_DIM, LAYER_HEADS, FaceResampler, FactNetwork, FirstProjector, gated_layer
 from .layout import (
@@ -116,10 +117,8 @@ def _layer(path: str, width: int, shapes: dict[str, tuple[int, ...]]) -> GatedSe
 
 
 def _stored_dtype(header: CheckpointHeader) -> torch.dtype:
-    """Dtype the layers keep: the file's, unless it is wider than float32."""
-    name = next(name for name in header.tensors if name.endswith(".attn.to_q.weight"))
-    stored = header.tensors[name].dtype
-    return torch.float32 if stored is torch.float64 else stored
+    """Dtype the layers keep."""
+    return kept_dtype(next(info.dtype for name, info in header.tensors.items() if name.endswith(".attn.to_q.weight")))
 
 
 def _split_overrides(tensors: dict[str, Tensor], what: str) -> tuple[dict[str, Tensor], Overrides]:

@@ -12,6 +12,7 @@ from ...incomplete import incomplete, needed_shape
 from ...layers import casting
 from ...layers.perceiver import Resampler
 from ...report import DetectionReport
+from ...tensor_info import kept_dtype
 from .adapter import IDAnimatorAdapter
 from .arch import HEAD_DIM, FaceMaps, IDAnimatorNetwork
 from .layout import CONTEXT, LAYERS, ROLES, Part, Parts, parts_of, refusal
@@ -105,8 +106,7 @@ def _attention(header: CheckpointHeader, part: Part) -> nn.ModuleDict:
             for role, name in ROLES.items():
                 layer.add_module(name, LowRankWeights(CONTEXT if role in ("k", "v") else width, rank, width))
             layers[index] = layer
-    stored = part["1.to_k_face.weight"].dtype
-    return layers.to(torch.float32 if stored is torch.float64 else stored)
+    return layers.to(kept_dtype(part["1.to_k_face.weight"].dtype))
 
 
 def _taken_apart(attention: nn.ModuleDict) -> dict[tuple[int, str], LowRank]:

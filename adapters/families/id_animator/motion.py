@@ -15,6 +15,7 @@ from torch import nn
 from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors, read_header
 from ...family import Ambiguity, Family, Kind, Licence, Match, rebuild, report
 from ...registry import recognise
+from ...tensor_info import kept_dtype
 from .motion_arch import MotionLayer
 
 MARK = ".motion_modules."
@@ -69,8 +70,7 @@ class MotionFamily(Family):
         tensors = {name: value for name, value in load_tensors(header).items() if MARK in name}
         with torch.device("meta"):
             network = MotionNetwork(motion_shapes(header.tensors))
-        stored = next(iter(tensors.values())).dtype
-        network.to(torch.float32 if stored is torch.float64 else stored)
+        network.to(kept_dtype(next(iter(tensors.values())).dtype))
         load_strictly(network, tensors, what=header.path.name)
         return network.eval().requires_grad_(False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...checkpoint import CheckpointHeader
 from ...family import Ambiguity, Family, Kind, Licence, Match
+from ...incomplete import shape_of
 from ..ip_adapter.layout import (
     attention_refusal,
     estimates,
@@ -11,7 +12,6 @@ from ..ip_adapter.layout import (
     needed_parts,
     resampler,
     resampler_refusal,
-    shape_of,
 )
 from ..ip_adapter_faceid.layout import BASES, parts_of
 from .adapter import EMBEDDING_WIDTH, INSTANTID, PORTRAIT_UNNORM, InstantIDAdapter

@@ -7,6 +7,7 @@ from torch import nn
 
 from ...checkpoint import CheckpointHeader
 from ...family import Ambiguity, Family, Hyper, Kind, Licence, Match
+from ...incomplete import shape_of
 from ..ip_adapter_faceid.layout import BASES, Parts, parts_of
 from .adapter import IPAdapter
 from .arch import ImageProjection, PatchProjection
@@ -18,7 +19,6 @@ from .layout import (
     needed_parts,
     resampler,
     resampler_refusal,
-    shape_of,
 )
 
 VARIANTS = ("plain", "plus", "plus_face", "full_face")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import nn
 
-from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
+from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...errors import KeyMismatch
-from ...incomplete import incomplete
+from ...incomplete import incomplete, shape_of
 from ...layers import casting
 from ...layers.perceiver import Resampler
+from ...tensor_info import kept_dtype
 from ..ip_adapter_faceid.arch import FaceKeysValues
 from ..ip_adapter_faceid.layout import BASES, Parts, parts_of
 from .arch import ProjectedAttention
@@ -24,12 +23,6 @@ _FOREIGN_ATTENTION = {
     ".to_q_wplus": "attention of a W+ adapter (to_q_wplus)",
     ".to_k_face": "attention of ID-Animator (to_k_face)",
 }
-
-
-def shape_of(part: Mapping[str, TensorInfo], name: str) -> tuple[int, ...]:
-    """Shape of a tensor of a part, () where it is missing."""
-    info = part.get(name)
-    return () if info is None else info.shape
 
 
 def needed_parts(header: CheckpointHeader) -> Parts:
@@ -109,8 +102,7 @@ def attention_layers(header: CheckpointHeader, parts: Parts) -> nn.ModuleDict:
                 expected = f"{index}.to_k_ip.weight of 2 dimensions, one of {count} layers"
                 raise incomplete(header, expected, f"{shape}" if shape else "no such key")
             modules[str(index)] = FaceKeysValues(parts.context, shape[0], casting)
-    stored = parts.attention["1.to_k_ip.weight"].dtype
-    return modules.to(torch.float32 if stored is torch.float64 else stored)
+    return modules.to(kept_dtype(parts.attention["1.to_k_ip.weight"].dtype))
 
 
 def filled_network(header: CheckpointHeader, parts: Parts, projection: nn.Module) -> ProjectedAttention:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...layers import casting
-from ...layers.perceiver import PerceiverLayers
+from ...layers.perceiver import FacePerceiver
 
 HEAD_DIM = 64
 
@@ -41,29 +41,6 @@ class EmbeddingProjection(nn.Module):
         return self.norm(self.proj(embedding).unflatten(-1, (-1, self.width)))
 
 
-class FacePerceiver(nn.Module):
-    """Refines face tokens by the patches of a CLIP vision model.
-
-    Args:
-        image_dim: channels of a patch (1280).
-        width: channels of a face token; heads of 64.
-        depth: number of layers.
-        feed_forward: inner channels of each feed-forward.
-        operations: namespace with Linear and LayerNorm.
-    """
-
-    def __init__(self, image_dim: int, width: int, depth: int, feed_forward: int, operations: Any = nn) -> None:
-        super().__init__()
-        self.proj_in = operations.Linear(image_dim, width)
-        self.proj_out = operations.Linear(width, width)
-        self.norm_out = operations.LayerNorm(width)
-        self.layers = PerceiverLayers(width, depth, width // HEAD_DIM, HEAD_DIM, feed_forward, operations)
-
-    def forward(self, tokens: Tensor, image_tokens: Tensor) -> Tensor:
-        """Face tokens (B, T, width) and patches (B, S, image_dim) give (B, T, width)."""
-        return self.norm_out(self.proj_out(self.layers(self.proj_in(image_tokens), tokens)))
-
-
 class PlusProjection(EmbeddingProjection):
     """The projection of FaceID-Plus and PlusV2: `EmbeddingProjection` refined by a `FacePerceiver`.
 
@@ -87,7 +64,7 @@ class PlusProjection(EmbeddingProjection):
     ) -> None:
         super().__init__(embedding_dim, hidden, tokens, width, operations)
         self.image_dim = image_dim
-        self.perceiver_resampler = FacePerceiver(image_dim, width, depth, feed_forward, operations)
+        self.perceiver_resampler = FacePerceiver(image_dim, width, depth, width // HEAD_DIM, feed_forward, operations)
 
     def refined(self, embedding: Tensor, image_tokens: Tensor, shortcut: float | None) -> Tensor:
         """Face tokens (B, tokens, width).

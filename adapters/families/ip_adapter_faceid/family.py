@@ -8,6 +8,7 @@ from torch import nn
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...family import Ambiguity, Family, Kind, Licence, Match
 from ...incomplete import incomplete, needed_shape
+from ...tensor_info import kept_dtype
 from .adapter import ENCODER, FaceIDAdapter, FaceIDNetwork
 from .arch import EmbeddingProjection, PlusProjection
 from .attention_layers import attention_layer, taken_apart
@@ -89,8 +90,7 @@ def _attention(header: CheckpointHeader, parts: Parts) -> nn.ModuleDict:
             width = needed_shape(header, parts.attention, f"{index | 1}.to_k_ip.weight")[0]
             if index % 2 or rank:
                 modules[str(index)] = attention_layer(index, width, parts.context, rank)
-    stored = parts.attention["1.to_k_ip.weight"].dtype
-    return modules.to(torch.float32 if stored is torch.float64 else stored)
+    return modules.to(kept_dtype(parts.attention["1.to_k_ip.weight"].dtype))
 
 
 def _estimates(header: CheckpointHeader, parts: Parts) -> dict[str, int]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from ...layers.perceiver import PerceiverLayers
+from ...layers.perceiver import FacePerceiver
 from .vision import VisionTransformer
 
 
@@ -66,30 +66,6 @@ class FuseModule(nn.Module):
         for batch in result:
             batch[list(rows)] = self(batch[list(rows)], identity)
         return result
-
-
-class FacePerceiver(nn.Module):
-    """Refines face tokens (width) by the patches of CLIP (image_dim).
-
-    Args:
-        image_dim: channels of a patch (1024).
-        width: channels of a face token (2048).
-        depth, heads, feed_forward: see `PerceiverLayers`; heads are ``width / heads`` wide.
-        operations: namespace with Linear and LayerNorm.
-    """
-
-    def __init__(
-        self, image_dim: int, width: int, depth: int, heads: int, feed_forward: int, operations: Any = nn
-    ) -> None:
-        super().__init__()
-        self.proj_in = operations.Linear(image_dim, width)
-        self.proj_out = operations.Linear(width, width)
-        self.norm_out = operations.LayerNorm(width)
-        self.layers = PerceiverLayers(width, depth, heads, width // heads, feed_forward, operations)
-
-    def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
-        """Face tokens (B, T, width) and patches (B, S, image_dim) give (B, T, width)."""
-        return self.norm_out(self.proj_out(self.layers(self.proj_in(patches), tokens)))
 
 
 class QFormerPerceiver(nn.Module):

@@ -12,6 +12,7 @@ from ...family import Ambiguity, Family, Hyper, Kind, Licence, Match
 from ...incomplete import needed_shape
 from ...layers import casting
 from ...report import DetectionReport
+from ...tensor_info import kept_dtype
 from .adapter import PhotoMakerAdapter
 from .arch import IDEncoder, QFormerPerceiver
 from .lora import low_rank_modules
@@ -104,8 +105,7 @@ def _network(header: CheckpointHeader, part: Part) -> IDEncoder:
         )
         first, second = (_needed(header, part, f"{name}.weight")[0] for name in _PROJECTIONS)
         network = IDEncoder(vision, first, second, _perceiver(header, part, first + second), casting)
-    stored = part[_FUSE].dtype
-    network.to(torch.float32 if stored is torch.float64 else stored)
+    network.to(kept_dtype(part[_FUSE].dtype))
     network.vision_model.embeddings.to(torch.float32)
     return network
 

@@ -7,9 +7,11 @@ from torch import nn
 
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...family import Family, Kind, Match
-from ..pulid_sdxl.family import LICENCE, build_encoder, encoder_tokens, stored_dtype
+from ...incomplete import shape_of
+from ...tensor_info import kept_dtype
+from ..pulid_sdxl.family import LICENCE, build_encoder, encoder_tokens
 from ..pulid_sdxl.id_former import IDFormer
-from ..pulid_sdxl.layout import V1_1, Part, encoder_variant, shape_of, wrong_former
+from ..pulid_sdxl.layout import V1_1, Part, encoder_variant, wrong_former
 from .adapter import PulidFluxAdapter
 from .arch import HEAD_DIM, IdentityCrossAttention
 
@@ -76,7 +78,7 @@ def _attentions(part: Part, count: int) -> nn.ModuleList:
     id_width = shape_of(part, "0.to_kv.weight")[1]
     with torch.device("meta"):
         modules = nn.ModuleList(IdentityCrossAttention(width, id_width, inner // HEAD_DIM) for _ in range(count))
-    return modules.to(stored_dtype(part, "0.to_q.weight"))
+    return modules.to(kept_dtype(part["0.to_q.weight"].dtype))
 
 
 FAMILY = PulidFluxFamily()

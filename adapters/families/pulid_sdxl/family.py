@@ -8,11 +8,13 @@ from torch import nn
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...errors import KeyMismatch
 from ...family import Family, Kind, Licence, Match
+from ...incomplete import shape_of
 from ...layers import casting
+from ...tensor_info import kept_dtype
 from .adapter import PulidAdapter, PulidNetwork
 from .arch import SCALES, IDEncoder, IdentityKeysValues
 from .id_former import HEAD_DIM, IDFormer
-from .layout import ATTENTION_LAYERS, V1, V1_1, Part, Parts, former_depth, parts_of, refusal, shape_of
+from .layout import ATTENTION_LAYERS, V1, V1_1, Part, Parts, former_depth, parts_of, refusal
 
 LICENCE = Licence(
     code="Apache-2.0",
@@ -68,7 +70,7 @@ def build_encoder(part: Part) -> IDEncoder | IDFormer:
     """The identity encoder with the sizes and the dtype of these tensors, on the meta device."""
     with torch.device("meta"):
         encoder = _former(part) if "latents" in part else _encoder(part)
-    return encoder.to(stored_dtype(part, "mapping_0.0.weight"))
+    return encoder.to(kept_dtype(part["mapping_0.0.weight"].dtype))
 
 
 def _encoder(part: Part) -> IDEncoder:
@@ -102,12 +104,6 @@ def _former(part: Part) -> IDFormer:
     )
 
 
-def stored_dtype(part: Part, name: str) -> torch.dtype:
-    """The dtype weights are kept in: that of the file, float32 for float64."""
-    dtype = part[name].dtype
-    return torch.float32 if dtype is torch.float64 else dtype
-
-
 def _attention(parts: Parts) -> nn.ModuleDict:
     """The maps of each attn2 layer under the file's odd indices, weights to come."""
     modules = nn.ModuleDict()
@@ -115,7 +111,7 @@ def _attention(parts: Parts) -> nn.ModuleDict:
         for number in range(ATTENTION_LAYERS):
             index = 2 * number + 1
             modules[str(index)] = IdentityKeysValues(parts.context, parts.width(index) or parts.width(1))
-    return modules.to(stored_dtype(parts.attention, f"1.{parts.layout.key}.weight"))
+    return modules.to(kept_dtype(parts.attention[f"1.{parts.layout.key}.weight"].dtype))
 
 
 def encoder_tokens(part: Part) -> int:

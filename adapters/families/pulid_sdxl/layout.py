@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...checkpoint import CheckpointHeader, TensorInfo
+from ...incomplete import shape_of
 from .arch import SCALES
 from .id_former import HEAD_DIM
 
@@ -118,9 +119,3 @@ def wrong_former(encoder: Part) -> str | None:
 def former_depth(encoder: Part) -> int:
     """Number of layers of an IDFormer."""
     return len({name.split(".")[1] for name in encoder if name.startswith("layers.")})
-
-
-def shape_of(part: Part, name: str) -> tuple[int, ...]:
-    """Shape of a tensor, () where it is missing."""
-    info = part.get(name)
-    return () if info is None else info.shape

@@ -14,6 +14,7 @@ from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...family import Family, Kind, Licence, Match
 from ...incomplete import incomplete
 from ...report import DetectionReport
+from ...tensor_info import kept_dtype
 from ..ip_adapter_faceid.arch import FaceKeysValues, PlusProjection
 from .adapter import RestorerIDAdapter
 from .layout import (
@@ -116,8 +117,7 @@ def _shape(header: CheckpointHeader, tensors: Tensors, name: str, dimensions: in
 
 def _loaded(header: CheckpointHeader, module: torch.nn.Module, tensors: Tensors, part: str) -> None:
     """Load strictly, keeping the file's dtype (float64 becomes float32)."""
-    stored = next(iter(tensors.values())).dtype
-    module.to(torch.float32 if stored is torch.float64 else stored)
+    module.to(kept_dtype(next(iter(tensors.values())).dtype))
     load_strictly(module, tensors, what=f"{header.path.name}, {part}")
 
 

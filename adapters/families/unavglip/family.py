@@ -10,6 +10,7 @@ from torch import nn
 from ...checkpoint import CheckpointHeader, load_strictly, load_tensors
 from ...family import Family, Kind, Licence, Match
 from ...report import DetectionReport
+from ...tensor_info import kept_dtype
 from ..ip_adapter_faceid.attention_layers import attention_layer, taken_apart
 from .adapter import UnAvgLipAdapter, UnAvgLipNetwork
 from .arch import projection_of
@@ -59,8 +60,7 @@ class UnAvgLipFamily(Family):
         with torch.device("meta"):
             projection = projection_of(sizes)
             attention = _attention(sizes)
-        stored = header.tensors[f"{ATTENTION}1.to_k_ip.weight"].dtype
-        attention = attention.to(torch.float32 if stored is torch.float64 else stored)
+        attention = attention.to(kept_dtype(header.tensors[f"{ATTENTION}1.to_k_ip.weight"].dtype))
         for module, prefix in ((projection, PROJECTION), (attention, ATTENTION)):
             load_strictly(module, load_tensors(header, prefix), what=f"{header.path.name}, {prefix.rstrip('.')}")
         keys_values, low_rank = taken_apart(attention.requires_grad_(False))

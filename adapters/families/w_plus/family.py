@@ -10,6 +10,7 @@ from torch import nn
 from ...checkpoint import CheckpointHeader, TensorInfo, load_strictly, load_tensors
 from ...family import Ambiguity, Family, Kind, Licence, Match
 from ...incomplete import incomplete, needed_shape
+from ...tensor_info import kept_dtype
 from .adapter import WPlusAdapter, WPlusNetwork
 from .arch import HEADS, ROWS, ResidualMaps, WPlusMapper
 
@@ -61,8 +62,7 @@ class WPlusFamily(Family):
             mapper = WPlusMapper(inputs // ROWS[0], width)
             sizes = [needed_shape(header, attention, f"{2 * i + 1}.to_q_wplus.weight")[0] for i in range(LAYERS)]
             layers = nn.ModuleDict({str(2 * i + 1): ResidualMaps(CONTEXT, size) for i, size in enumerate(sizes)})
-        stored = attention[FIRST].dtype
-        layers.to(torch.float32 if stored is torch.float64 else stored)
+        layers.to(kept_dtype(attention[FIRST].dtype))
         for module, prefix in zip((mapper, layers), prefixes, strict=True):
             load_strictly(module, load_tensors(header, prefix), what=f"{header.path.name}, {prefix.rstrip('.')}")
         network = WPlusNetwork(mapper, [layer for layer in layers.values() if isinstance(layer, ResidualMaps)])
