@@ -9,7 +9,6 @@ from host_inprocess import engine
 from likeness_pack.nodes import NODE_CLASS_MAPPINGS
 from likeness_pack.nodes.sockets import OURS, WrongSocket
 
-
 # Nodes list files of the host's folders, which must be those of the tests from the first look on.
 engine()
 
