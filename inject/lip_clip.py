@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from ..adapters.audio_sound import as_sound
+from ..adapters.clip_faces import ClipFrames, FollowOptions, find_faces, part_of
 from ..adapters.families.musetalk.voice import Voice, voice_of_sound
-from ..adapters.swappers.clip import ClipFrames, FollowOptions, Written, find_faces, part_of
+from ..adapters.swappers.clip import Written
 from ..faces.detect import Detector
 from ..faces.tracking import TrackedFaces, select_people
 from ..faces.types import FaceBatch

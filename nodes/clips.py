@@ -12,8 +12,9 @@ from .common import DETECTOR, ENCODER, IDENTITY, PARSER, SWAPPER, TRACKS, ReadsC
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..adapters.clip_faces import FollowOptions
     from ..adapters.identity import Identity
-    from ..adapters.swappers.clip import ClipMasks, FollowOptions
+    from ..adapters.swappers.clip import ClipMasks
     from ..inject.loaded_networks import LoadedDetector, LoadedEncoder
     from ..inject.loaded_parser import LoadedParser
     from ..inject.loaded_swapper import LoadedSwapper
@@ -197,7 +198,7 @@ class LikenessSwapClip(ReadsClip):
 
 
 def _follow(settings: Mapping[str, Any]) -> FollowOptions:
-    from ..adapters.swappers.clip import FollowOptions
+    from ..adapters.clip_faces import FollowOptions
     from ..faces.tracking import TrackOptions
 
     tracks = TrackOptions(settings["min_overlap"], settings["min_similarity"], settings["max_gap"])

@@ -278,7 +278,7 @@ class LikenessLipSyncClip(ReadsClip):
         **settings: Any,
     ) -> dict[str, Any]:
         """Hear, find, paint, write."""
-        from ..adapters.swappers.clip import FollowOptions
+        from ..adapters.clip_faces import FollowOptions
         from ..inject.clips import as_video, clip_file, new_file, shown
         from ..inject.lip_clip import ClipSyncOptions, sync_clip, voice_for
         from ..inject.lip_sync import LipSync, sync_report

@@ -20,6 +20,7 @@ from torch import Tensor
 register()
 
 from likeness_pack.adapters import registry  # noqa: E402  (the package must be registered first)
+from likeness_pack.adapters.clip_faces import FollowOptions  # noqa: E402
 from likeness_pack.adapters.detectors import packages as detector_packages  # noqa: E402
 from likeness_pack.adapters.encoders import packages as encoder_packages  # noqa: E402
 from likeness_pack.adapters.encoders.base import FaceEncoder, encode_photos  # noqa: E402
@@ -27,7 +28,7 @@ from likeness_pack.adapters.identity import Identity  # noqa: E402
 from likeness_pack.adapters.identity_ops import combine  # noqa: E402
 from likeness_pack.adapters.parsers.base import FaceParser  # noqa: E402
 from likeness_pack.adapters.swappers.base import FaceSwapper  # noqa: E402
-from likeness_pack.adapters.swappers.clip import ClipMasks, ClipSwap, FollowOptions, swap_clip  # noqa: E402
+from likeness_pack.adapters.swappers.clip import ClipMasks, ClipSwap, swap_clip  # noqa: E402
 from likeness_pack.adapters.swappers.onnx_swapper.swapper import load_onnx_swapper  # noqa: E402
 from likeness_pack.adapters.swappers.pipeline import SwapOptions  # noqa: E402
 from likeness_pack.evaluation.clip_choice import clip_choice  # noqa: E402

@@ -10,17 +10,9 @@ import pytest
 import torch
 from clip_people import BLUE, GREEN, RED, ColourDetector, ColourEncoder, Places, frame_of
 from identities import arcface_identity
+from likeness_pack.adapters.clip_faces import FollowOptions, Replay, find_faces, part_of
 from likeness_pack.adapters.identity import EMBEDDING, Identity
-from likeness_pack.adapters.swappers.clip import (
-    ClipMasks,
-    ClipSwap,
-    FollowOptions,
-    Replay,
-    find_faces,
-    part_of,
-    ranges,
-    swap_clip,
-)
+from likeness_pack.adapters.swappers.clip import ClipMasks, ClipSwap, ranges, swap_clip
 from likeness_pack.adapters.swappers.pipeline import SwapOptions
 from likeness_pack.evaluation.clip_choice import clip_choice
 from likeness_pack.faces.errors import BadImage, BadMask, NoFaceFound
