@@ -27,7 +27,7 @@ from likeness_pack.adapters.inert_values import ArrayRecord, InertRecord, Tensor
 from likeness_pack.adapters.nested import MAX_DEPTH, leaves  # noqa: E402
 from likeness_pack.adapters.tensor_info import canonical_names  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from likeness_pack.tools.conversion import require_free, write_checked  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
@@ -76,19 +76,19 @@ def convert(source: Path, target: Path, *, force: bool = False, variant: str | N
         BadCheckpoint: the source is no pickle, is damaged or holds no tensors, or the target exists.
         UnsafeCheckpoint: the source is a program.
     """
-    if target.exists() and not force:
-        raise _refused(target.name, "no such file yet", "one", "choose another name or give --force")
+    require_free(target, force)
     value, places = _read(source)
     kept, dropped = _sort(source, value)
     if not kept:
         raise _refused(source.name, "tensors", f"none ({len(dropped)} other objects)", "choose a weight file")
     names = canonical_names(kept)
     tensors = {name: _tensor(source, places, kept[raw]) for name, raw in names.items()}
-    metadata = {"format": "pt", "likeness.source": source.name, "likeness.source_sha256": file_sha256(source)}
-    _write(tensors, target, metadata | ({"likeness.variant": variant} if variant else {}))
+    metadata = {"likeness.source": source.name, "likeness.source_sha256": file_sha256(source)}
+    noted = {"likeness.variant": variant} if variant else {}
+    digest = write_checked(tensors, target, metadata | noted, file_sha256)
     for raw in kept.keys() - set(names.values()):
         dropped[raw] = "state of a trainer"
-    return Conversion(len(tensors), dropped, file_sha256(target))
+    return Conversion(len(tensors), dropped, digest)
 
 
 def _read(source: Path) -> tuple[Any, dict[str, int]]:
@@ -153,15 +153,6 @@ def _tensor(source: Path, places: dict[str, int], leaf: TensorRef | ArrayRecord)
         return read_tensor(source, places, leaf)
     assert leaf.tensor is not None
     return leaf.tensor.clone().contiguous()
-
-
-def _write(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
-    partial = target.with_name(target.name + ".partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _refused(what: str, expected: str, found: str, cure: str) -> BadCheckpoint:

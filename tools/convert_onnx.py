@@ -27,7 +27,7 @@ from likeness_pack.adapters.errors import BadCheckpoint  # noqa: E402
 from likeness_pack.adapters.family import Match  # noqa: E402
 from likeness_pack.adapters.file_hash import file_sha256  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from likeness_pack.tools.conversion import require_free, write_checked  # noqa: E402
 
 SOURCE_SHA256 = "likeness.source_sha256"
 
@@ -76,25 +76,19 @@ def convert(source: Path, target: Path, *, encoder_id: str | None = None, force:
         BadCheckpoint: no such network, the target exists, or an id that cannot be one.
         KeyMismatch: tensors whose shapes do not fit each other.
     """
-    if target.exists() and not force:
-        raise _refused(target.name, "no such file yet", "one", "choose another name or give --force")
+    require_free(target, force)
     if encoder_id is not None and not LEGAL_ID.fullmatch(encoder_id):
         raise _refused(
             "--encoder-id", "arcface_ and small letters, digits or _", encoder_id, "for example arcface_my_r50"
         )
     weights = iresnet_weights(read_onnx(source))
     digest = file_sha256(source)
-    metadata = {"format": "pt", SOURCE: source.name, SOURCE_SHA256: digest}
+    metadata = {SOURCE: source.name, SOURCE_SHA256: digest}
     identifier = encoder_id or ENCODER_IDS.get(digest)
     if identifier:
         metadata[ENCODER_ID] = identifier
-    partial = target.with_name(target.name + ".partial")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial, metadata=metadata)
-        built = _encoder_id(partial, source)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    built = write_checked(tensors, target, metadata, lambda written: _encoder_id(written, source))
     return Conversion(target, built, len(weights), file_sha256(target))
 
 

@@ -26,7 +26,7 @@ from likeness_pack.adapters.file_hash import file_sha256  # noqa: E402
 from likeness_pack.adapters.header_torch import read_tensor  # noqa: E402
 from likeness_pack.adapters.nested import leaves  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from likeness_pack.tools.conversion import require_free, write_checked  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -92,22 +92,15 @@ def convert(
     Raises:
         BadCheckpoint: no such file, another kind of file, or a target that exists.
     """
-    if target.exists() and not force:
-        raise _refused(target.name, "no such file yet", "one", "choose another name or give --force")
+    require_free(target, force)
     header = read_header(source)
     _recognised(header)
     tensors = _tensors(narrowed(header, filter(is_addition, header.tensors)))
     if projection is not None:
         tensors |= _projection(projection)
     written = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": "pt", "likeness.source": source.name, "likeness.source_digest": header.digest}
-    partial = target.with_name(target.name + ".partial")
-    try:
-        save_file(written, partial, metadata=metadata)
-        _recognised(read_header(partial))
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    metadata = {"likeness.source": source.name, "likeness.source_digest": header.digest}
+    write_checked(written, target, metadata, lambda path: _recognised(read_header(path)))
     has_projection = any(name.startswith(PROJECTION) for name in written)
     return Conversion(target, len(written), len(header.tensors) - len(written), has_projection, file_sha256(target))
 

@@ -18,13 +18,12 @@ register()
 
 from likeness_pack.adapters import registry  # noqa: E402  (the package must be registered first)
 from likeness_pack.adapters.checkpoint import load_tensors, read_header  # noqa: E402
-from likeness_pack.adapters.errors import BadCheckpoint  # noqa: E402
 from likeness_pack.adapters.parsers.segface.family import FAMILY, RESOLUTION  # noqa: E402
 from likeness_pack.adapters.parsers.segface.labels import LABEL_SETS  # noqa: E402
 from likeness_pack.adapters.parsers.segface.layout import model_of  # noqa: E402
 from likeness_pack.adapters.registry import VARIANT_METADATA  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from likeness_pack.tools.conversion import require_free, write_checked  # noqa: E402
 
 RESOLUTIONS = (224, 256, 448, 512)
 
@@ -75,29 +74,23 @@ def convert(source: Path, target: Path, variant: str, resolution: int, *, force:
         AmbiguousCheckpoint: LaPa or Helen, and no variant given.
         UnsafeCheckpoint: a pickle that asks for code.
     """
-    if target.exists() and not force:
-        raise BadCheckpoint(
-            target.name, expected="no such file yet", found="one", cure="choose another name or give --force"
-        )
+    require_free(target, force)
     header = read_header(source)
     match = registry.recognise(header, "parser", variant, [FAMILY])
     prefix, _ = model_of(header.tensors)
     tensors = load_tensors(header, prefix)
     metadata = {
-        "format": "pt",
         VARIANT_METADATA: str(match.variant),
         RESOLUTION: str(resolution),
         "likeness.source": source.name,
         "likeness.source_digest": header.digest,
     }
-    partial = target.with_name(target.name + ".partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        registry.recognise(read_header(partial), "parser", candidates=[FAMILY])
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_checked(tensors, target, metadata, _recognised)
     return Conversion(target, len(tensors), len(header.tensors) - len(tensors), str(match.variant))
+
+
+def _recognised(path: Path) -> None:
+    registry.recognise(read_header(path), "parser", candidates=[FAMILY])
 
 
 if __name__ == "__main__":
