@@ -32,8 +32,8 @@ from likeness_pack.adapters.families.dreamid.layout import (  # noqa: E402
     PROMPT,
     DreamIdFacts,
     timesteps_of,
-    unet_shapes,
 )
+from likeness_pack.adapters.unet_shapes import unet_shapes  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
 from likeness_pack.tools.command_line import add_comfyui, add_training, exit_code, host_module, step_lines  # noqa: E402
 from likeness_pack.training.dreamid import (  # noqa: E402

@@ -19,9 +19,9 @@ from likeness_pack.adapters.families.dreamid.layout import (
     is_dead,
     sizes_in,
     timesteps_of,
-    unet_shapes,
 )
 from likeness_pack.adapters.identity import EMBEDDING, Identity
+from likeness_pack.adapters.unet_shapes import unet_shapes
 from likeness_pack.faces.errors import BadLandmarks
 from module_folders import ModuleFolders
 from safetensors.torch import save_file

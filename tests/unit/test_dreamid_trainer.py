@@ -11,8 +11,9 @@ import pytest
 import torch
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.errors import BadCheckpoint, KeyMismatch
-from likeness_pack.adapters.families.dreamid.layout import DreamIdFacts, unet_shapes
+from likeness_pack.adapters.families.dreamid.layout import DreamIdFacts
 from likeness_pack.adapters.families.lafr.one_step import alpha_bar, clean_latent
+from likeness_pack.adapters.unet_shapes import unet_shapes
 from likeness_pack.training.dreamid import (
     BadOptions,
     DreamIdOptions,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from likeness_pack.adapters.unet_shapes import residual_shapes
+
 from .adapters import LORA_RANK, SD15_LEVELS, faceid
 from .base_models import sd15
 from .blocks import conv, linear, norm
@@ -68,13 +70,6 @@ def unet_additions(
     return shapes
 
 
-def _residual(name: str, inputs: int, outputs: int, embedding: int) -> Shapes:
-    shapes = norm(f"{name}.in_layers.0", inputs) | conv(f"{name}.in_layers.2", inputs, outputs, 3)
-    shapes |= linear(f"{name}.emb_layers.1", embedding, outputs)
-    shapes |= norm(f"{name}.out_layers.0", outputs) | conv(f"{name}.out_layers.3", outputs, outputs, 3)
-    return shapes if inputs == outputs else shapes | conv(f"{name}.skip_connection", inputs, outputs, 1)
-
-
 def _self_attention(name: str, width: int) -> Shapes:
     qkv: Shapes = {f"{name}.qkv.weight": (3 * width, width, 1), f"{name}.qkv.bias": (3 * width,)}
     out: Shapes = {f"{name}.proj_out.weight": (width, width, 1), f"{name}.proj_out.bias": (width,)}
@@ -89,17 +84,17 @@ def structure_encoder(channels: int = 256, labels: int = LABELS) -> Shapes:
     width, number = channels, 1
     for level, outputs in enumerate(widths):
         for _ in range(2):
-            shapes |= _residual(f"input_blocks.{number}.0", width, outputs, embedding)
+            shapes |= residual_shapes(f"input_blocks.{number}.0", width, outputs, embedding)
             if level < 3:
                 shapes |= _self_attention(f"input_blocks.{number}.1", outputs)
             width, number = outputs, number + 1
         if level < 3:
             shapes |= conv(f"input_blocks.{number}.0.op", width, width, 3)
             number += 1
-    shapes |= _residual("middle_block.0", width, width, embedding) | _self_attention("middle_block.1", width)
-    shapes |= _residual("middle_block.2", width, width, embedding)
+    shapes |= residual_shapes("middle_block.0", width, width, embedding) | _self_attention("middle_block.1", width)
+    shapes |= residual_shapes("middle_block.2", width, width, embedding)
     for level, outputs in enumerate(widths):
-        shapes |= _residual(f"fea_tran.{level}", outputs, labels, embedding)
+        shapes |= residual_shapes(f"fea_tran.{level}", outputs, labels, embedding)
     return shapes
 
 

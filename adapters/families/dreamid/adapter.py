@@ -12,8 +12,9 @@ from ...checkpoint import CheckpointHeader, load_tensors
 from ...errors import EncoderMismatch
 from ...identity import EMBEDDING, Identity
 from ...report import DetectionReport
+from ...unet_shapes import unet_shapes
 from .arch import DreamIdNetwork
-from .layout import FACENET, SWAPNET, DreamIdFacts, Sizes, unet_shapes
+from .layout import FACENET, SWAPNET, DreamIdFacts, Sizes
 
 
 class DreamIdAdapter(Adapter):

@@ -5,7 +5,6 @@ This layout is the project's own, since none is published. UNets have the origin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,6 +12,7 @@ from ...checkpoint import CheckpointHeader
 from ...errors import KeyMismatch
 from ...own_layouts import OwnMetadata
 from ...strict_load import group_by_prefix
+from ...unet_shapes import unet_shapes
 
 VERSION = "1"
 SWAPNET, FACENET = "swapnet.", "facenet."
@@ -28,7 +28,6 @@ BLOCKS = (
     *(f"output_blocks.{number}.1" for number in range(3, 12)),
     "middle_block.1",
 )
-LEVELS = 4
 # What FaceNet computes behind the last self-attention that is read; a file may leave it out.
 _LAST = "output_blocks.11.1"
 _DEAD = (
@@ -36,8 +35,6 @@ _DEAD = (
     f"{_LAST}.proj_out.",
     "out.",
 )
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -207,72 +204,3 @@ def _facts(metadata: OwnMetadata, said: dict[str, str]) -> DreamIdFacts:
         timesteps=timesteps,
         **whole,
     )
-
-
-def unet_shapes(levels: tuple[int, ...], inputs: int, context: int, outputs: int = 4) -> Shapes:
-    """Names and shapes of a UNet of Stable Diffusion 2.1's layout.
-
-    Args:
-        levels: channels of its four levels; officially 320, 640, 1280, 1280.
-        inputs, outputs: channels of what goes in and comes out.
-        context: width of the text context; officially 1024.
-    """
-    time = 4 * levels[0]
-    shapes = {**_layer("time_embed.0", time, levels[0]), **_layer("time_embed.2", time, time)}
-    shapes |= _layer("input_blocks.0.0", levels[0], inputs, 3, 3)
-    skips, width, number = [levels[0]], levels[0], 1
-    for level, out in enumerate(levels):
-        for _ in range(2):
-            shapes |= _residual(f"input_blocks.{number}.0", width, out, time)
-            shapes |= _transformer(f"input_blocks.{number}.1", out, context) if level < LEVELS - 1 else {}
-            width, number = out, number + 1
-            skips.append(width)
-        if level < LEVELS - 1:
-            shapes |= _layer(f"input_blocks.{number}.0.op", width, width, 3, 3)
-            number += 1
-            skips.append(width)
-    shapes |= _residual("middle_block.0", width, width, time) | _transformer("middle_block.1", width, context)
-    shapes |= _residual("middle_block.2", width, width, time)
-    shapes |= dict(_up(levels, skips, time, context))
-    return shapes | _norm("out.0", levels[0]) | _layer("out.2", outputs, levels[0], 3, 3)
-
-
-def _up(levels: tuple[int, ...], skips: list[int], time: int, context: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width = levels[-1]
-    for number in range(3 * LEVELS):
-        level, name = LEVELS - 1 - number // 3, f"output_blocks.{number}"
-        yield from _residual(f"{name}.0", width + skips.pop(), levels[level], time).items()
-        width = levels[level]
-        attends = level < LEVELS - 1
-        if attends:
-            yield from _transformer(f"{name}.1", width, context).items()
-        if level and number % 3 == 2:
-            yield from _layer(f"{name}.{1 + attends}.conv", width, width, 3, 3).items()
-
-
-def _layer(name: str, *shape: int) -> Shapes:
-    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-
-
-def _norm(name: str, width: int) -> Shapes:
-    return _layer(name, width)
-
-
-def _residual(name: str, inputs: int, outputs: int, time: int) -> Shapes:
-    shapes = _norm(f"{name}.in_layers.0", inputs) | _layer(f"{name}.in_layers.2", outputs, inputs, 3, 3)
-    shapes |= _layer(f"{name}.emb_layers.1", outputs, time)
-    shapes |= _norm(f"{name}.out_layers.0", outputs) | _layer(f"{name}.out_layers.3", outputs, outputs, 3, 3)
-    return shapes if inputs == outputs else shapes | _layer(f"{name}.skip_connection", outputs, inputs, 1, 1)
-
-
-def _transformer(name: str, width: int, context: int) -> Shapes:
-    shapes = _norm(f"{name}.norm", width) | _layer(f"{name}.proj_in", width, width)
-    inner = f"{name}.transformer_blocks.0"
-    for attention, keys in (("attn1", width), ("attn2", context)):
-        ends = {"to_q": width, "to_k": keys, "to_v": keys}
-        shapes |= {f"{inner}.{attention}.{end}.weight": (width, inputs) for end, inputs in ends.items()}
-        shapes |= _layer(f"{inner}.{attention}.to_out.0", width, width)
-    shapes |= _layer(f"{inner}.ff.net.0.proj", 8 * width, width) | _layer(f"{inner}.ff.net.2", width, 4 * width)
-    for number in (1, 2, 3):
-        shapes |= _norm(f"{inner}.norm{number}", width)
-    return shapes | _layer(f"{name}.proj_out", width, width)
