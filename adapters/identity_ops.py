@@ -98,6 +98,19 @@ def with_image_tokens(identity: Identity, tokens: Tensor, zero: Tensor) -> Ident
     return replace(identity, features={**identity.features, **stored})
 
 
+def faces_alone(identity: Identity) -> Identity:
+    """The identity without its rows for pictures that had no face, which would act as a person of their own."""
+    features = identity.features
+    known = features[EMBEDDING].flatten(1).ne(0).any(dim=1) if EMBEDDING in features else ~_is_empty(features)
+    if bool(known.all()) or not bool(known.any()):
+        return identity
+    kept = {name: tensor if name in SHARED else tensor[known] for name, tensor in features.items()}
+    photos = identity.photos
+    if len(photos) == len(known):
+        photos = tuple(photo for photo, keep in zip(photos, known.tolist(), strict=True) if keep)
+    return replace(identity, features=kept, photos=photos)
+
+
 def identity_report(identity: Identity) -> str:
     """What an identity holds, one fact per line."""
     facts = [

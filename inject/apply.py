@@ -20,6 +20,7 @@ from ..adapters.adapter import (
 from ..adapters.errors import BaseModelMismatch, EncoderMismatch
 from ..adapters.families.pulid_sdxl.projection import Projection
 from ..adapters.identity import Identity
+from ..adapters.identity_ops import faces_alone
 from ..adapters.reference import ReferenceAdapter
 from ..adapters.text_adapter import TextAdapter
 from . import attention, dit_blocks, gated
@@ -183,6 +184,7 @@ def _term_fields(
 ) -> dict[str, Any]:
     """The fields of a `Term`."""
     mask = acting_mask(options.mask, options.strength)
+    identity = faces_alone(identity)
     device, dtype = model_management().get_torch_device(), compute_dtype(clone)
     return {
         "key": _term_key(loaded, identity, mask, steps),

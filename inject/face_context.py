@@ -13,6 +13,7 @@ from torch import Tensor
 from ..adapters.adapter import IdentityTokens, TokenOptions
 from ..adapters.errors import EncoderMismatch
 from ..adapters.identity import Identity
+from ..adapters.identity_ops import faces_alone
 from .loaded import LoadedAdapter
 
 Conditioning = list[list[Any]]
@@ -44,7 +45,7 @@ def identity_tokens(loaded: LoadedAdapter, identity: Identity, options: TokenOpt
     """The tokens of an identity on the CPU, in float32; the adapter is loaded by the host for it."""
     loaded.managed.load()
     with torch.inference_mode(False), torch.no_grad():
-        tokens = loaded.adapter.tokens(identity, options or TokenOptions())
+        tokens = loaded.adapter.tokens(faces_alone(identity), options or TokenOptions())
     uncond = None if tokens.uncond is None else tokens.uncond.float().cpu()
     return IdentityTokens(tokens.cond.float().cpu(), uncond)
 

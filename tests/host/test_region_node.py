@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from host_inprocess import ATTENTION_LAYERS, Kind, engine, sample, tiny_model
+from likeness_pack.adapters.identity_ops import faces_alone
 from likeness_pack.evaluation.leakage import latent_leakage
 from likeness_pack.evaluation.operations import Calls, count_calls
 from likeness_pack.faces.errors import BadMask
@@ -162,6 +164,23 @@ def test_a_region_without_a_person_and_a_region_of_nothing_are_told(models: dict
         regions(models["SD15"], load(system), **people, mask_3=torch.ones(1, 8, 8))
     with pytest.raises(BadMask, match="white somewhere"):
         regions(models["SD15"], load(system), **several(system, 1, [torch.zeros(1, 64, 64)]))
+
+
+@pytest.mark.parametrize(
+    "name", ["faceid_sd15", "faceid_plus_sd15", "ip_adapter_plus_sd15", "instantid", "pulid_v1", "fact"]
+)
+def test_pictures_without_a_face_are_nobody(models: dict[Kind, Any], load: Loader, name: str) -> None:
+    """Under 'keep' they are rows of zeros, which the adapters would show as a person of their own."""
+    system = BY_NAME[name]
+    model, loaded, one = models[system.kind], load(system), system.identity(1)
+    with_nobody = {
+        name: tensor if name == "image_tokens_zero" else torch.cat([tensor, torch.zeros_like(tensor)])
+        for name, tensor in one.features.items()
+    }
+    two = replace(one, features=with_nobody, photos=("0" * 64, "1" * 64))
+    assert len(two) == 2 and faces_alone(two).photos == ("0" * 64,) and faces_alone(one) is one
+    alone, both = (sample(apply_identity(model, loaded, who, ApplyOptions()), steps=1) for who in (one, two))
+    assert torch.equal(alone, both)
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
