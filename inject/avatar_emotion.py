@@ -8,7 +8,6 @@ nothing. With the patch of another node in the slot, that one is called and keep
 from __future__ import annotations
 
 import hashlib
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ from .hunyuan_avatar import require_hunyuan_video
 from .hunyuan_avatar_call import AvatarCall
 from .hunyuan_avatar_character import picture_latents
 from .hunyuan_avatar_sound import CharacterMask
+from .kept import itself
 from .loaded import LoadedAdapter, trained_adapter
 from .masks import checked_mask, frame_window
 from .memo import Memo
@@ -172,7 +172,7 @@ def emotion_adapter(loaded: LoadedAdapter | None) -> AvatarEmotionAdapter:
 def kept_emotion_latents(loaded: LoadedAdapter, vae: Any, picture: Tensor) -> Tensor:
     """`emotion_latents` of the size that a module was trained on, encoded once for as long as the picture is in use."""
     size = emotion_adapter(loaded).facts.picture_size
-    key = ("latents", weakref.ref(vae), tensor_digest(as_rgb(picture, "emotion picture")), size)
+    key = ("latents", itself(vae), tensor_digest(as_rgb(picture, "emotion picture")), size)
     return loaded.made(key, lambda: emotion_latents(vae, picture, size), of=picture)
 
 

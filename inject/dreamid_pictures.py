@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from ..adapters.errors import BaseModelMismatch
 from ..faces.errors import BadImage
 from ..faces.images import as_rgb
+from .kept import itself
 from .loaded import LoadedAdapter
 from .reference_features import tensor_digest
 
@@ -38,7 +38,7 @@ def check_pictures(targets: Tensor, source: Tensor) -> None:
 
 def swap_latents(loaded: LoadedAdapter, vae: Any, pictures: Tensor) -> Tensor:
     """Latents of pictures, encoded once for as long as they are in use."""
-    key = ("latents", weakref.ref(vae), tensor_digest(pictures))
+    key = ("latents", itself(vae), tensor_digest(pictures))
     return loaded.made(key, lambda: _encoded(vae, pictures), of=pictures)
 
 

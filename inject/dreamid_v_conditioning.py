@@ -7,7 +7,6 @@ other picture does as -1..1; the unconditional side sees the same clip and mask,
 from __future__ import annotations
 
 import importlib
-import weakref
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from ..faces.errors import BadImage
 from ..faces.masks import as_mask
 from . import host
 from .dreamid_v import TITLE, check_frames, require_wan
+from .kept import itself
 from .loaded import LoadedAdapter
 from .reference_features import tensor_digest
 
@@ -83,7 +83,7 @@ def _latent(loaded: LoadedAdapter | None, vae: Any, what: str, given: Tensor, pi
     """The latent of ``pictures``, which were made of ``given``."""
     if loaded is None:
         return encoded(vae, pictures)
-    key = (what, weakref.ref(vae), tensor_digest(given), tuple(pictures.shape))
+    key = (what, itself(vae), tensor_digest(given), tuple(pictures.shape))
     return loaded.made(key, lambda: encoded(vae, pictures), of=given)
 
 

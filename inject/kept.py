@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef
 
 from .memo import Memo
 from .shared import Shared
@@ -18,6 +18,15 @@ from .shared import Shared
 Made = TypeVar("Made")
 # One input serves two MODELs of different dtypes; more would only be choices that were given up.
 FOR_EACH = 2
+
+
+def itself(value: object) -> object:
+    """A part of a key that stands for this very object, a VAE or a model; it does not keep it."""
+    try:
+        return WeakIdRef(value)
+    except TypeError:
+        # What cannot be referred to weakly is no one's a second time.
+        return object()
 
 
 class Kept(Shared):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from ..adapters.text_adapter import TextAdapter
 from ..faces.errors import LikenessError
 from .face_context import Conditioning, identity_tokens
 from .host import stop_if_cancelled
+from .kept import itself
 from .loaded import LoadedAdapter
 from .low_rank import set_low_rank
 from .patching import clone_model
@@ -53,7 +53,7 @@ def apply_text_lora(model: Any, loaded: LoadedAdapter, strength: float) -> Any:
     adapter = text_adapter(loaded)
     clone = clone_model(model)
     base = model.model
-    key = ("weights", weakref.ref(base))
+    key = ("weights", itself(base))
     found = loaded.made(key, lambda: _weight_patches(loaded, adapter, model), of=base)
     if found.by_name:
         set_low_rank(clone, found.by_name, strength)

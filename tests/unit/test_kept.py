@@ -6,7 +6,7 @@ import weakref
 from typing import Any
 
 import torch
-from likeness_pack.inject.kept import FOR_EACH, Kept
+from likeness_pack.inject.kept import FOR_EACH, Kept, itself
 
 
 class Value:
@@ -55,3 +55,11 @@ def test_choices_that_were_given_up_do_not_pile_up() -> None:
     kept, source = Kept(), torch.ones(4)
     values: list[Any] = [weakref.ref(kept.get((number,), Value, of=source)) for number in range(20)]
     assert [value() is not None for value in values] == [False] * (20 - FOR_EACH) + [True] * FOR_EACH
+
+
+def test_an_object_in_a_key_is_only_itself() -> None:
+    """Also where objects call themselves equal; what cannot be referred to weakly is never found again."""
+    one, other = Source(), Source()
+    table = {itself(one): 1, itself((1,)): 2, itself(Source()): 3}
+    assert table.get(itself(one)) == 1
+    assert [table.get(itself(value)) for value in (other, (1,), Source())] == [None] * 3
