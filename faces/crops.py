@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .align import align_matrix
-from .errors import BadImage, FaceChoice, NoFaceFound
+from .errors import BadImage, BadMask, FaceChoice, NoFaceFound
 from .filters import erode, gaussian_blur
 from .masks import Box, as_mask, region_of
 from .paste import paste_in_region
@@ -113,6 +113,7 @@ def paste_crops(
     Raises:
         FaceChoice: faces that were not cut out.
         BadImage: other pictures, or crops that do not fit in number or shape.
+        BadMask: masks that do not fit, or hide all crops.
     """
     if not isinstance(faces, CroppedFaces) or faces.matrices is None:
         raise FaceChoice(
@@ -125,7 +126,7 @@ def paste_crops(
     _check_crops(crops, len(faces.matrices))
     side = crops.shape[1]
     places = [compose(_resizing(side / faces.size), matrix) for matrix in faces.matrices]
-    inner = None if masks is None else as_mask(masks, len(crops), side, side, what="mask of the crops")
+    inner = None if masks is None else _seen(as_mask(masks, len(crops), side, side, "mask of the crops", "crop"))
     result = list(images.clone())
     for number, place in enumerate(places):
         picture = result[faces.index[number]]
@@ -135,6 +136,17 @@ def paste_crops(
         crop = crops[number].movedim(-1, 0)
         result[faces.index[number]] = paste_in_region(picture, crop, place, box, mask * strength)
     return torch.stack(result)
+
+
+def _seen(masks: Tensor) -> Tensor:
+    if len(masks) and not bool(masks.any()):
+        raise BadMask(
+            "mask of the crops",
+            expected="masks that are white somewhere",
+            found="black ones only, so that no crop would be seen",
+            cure="look at what made them, or disconnect them",
+        )
+    return masks
 
 
 def soft_region(matrix: Tensor, size: int, height: int, width: int) -> tuple[Box, Tensor]:

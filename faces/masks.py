@@ -17,12 +17,13 @@ from .warp import transform_points, warp
 Box = tuple[int, int, int, int]
 
 
-def as_mask(mask: Tensor, batch: int, height: int, width: int, what: str = "mask") -> Tensor:
+def as_mask(mask: Tensor, batch: int, height: int, width: int, what: str = "mask", of: str = "picture") -> Tensor:
     """Return the mask (B, H, W) float32, 0..1, for ``batch`` pictures of ``height`` x ``width``.
 
     Args:
         mask: (H, W), (1, H, W) or (B, H, W), any dtype; one mask serves all pictures. Another size is stretched to
             the picture's: bilinear, half-pixel centres. Values are clipped to 0..1.
+        what, of: the mask and what has one, for messages.
 
     Raises:
         BadMask: other dimensions, no pixels, NaN, or a count that is neither one nor the number of pictures.
@@ -39,9 +40,9 @@ def as_mask(mask: Tensor, batch: int, height: int, width: int, what: str = "mask
     if mask.shape[0] not in (1, batch):
         raise BadMask(
             what,
-            expected=f"one mask or {batch}, one for each picture",
+            expected=f"one mask or {batch}, one for each {of}",
             found=f"{mask.shape[0]} masks",
-            cure="give one mask for all pictures or as many masks as pictures",
+            cure=f"give one mask for all {of}s or as many masks as {of}s",
         )
     if not bool(torch.isfinite(mask).all()):
         raise BadMask(what, expected="finite values", found="NaN or infinity", cure="look at what made this mask")

@@ -117,7 +117,7 @@ def joined_mask(size: int, count: int, masks: Sequence[Tensor | None], box: Tens
     result = torch.ones(count, size, size) if box is None else box.expand(count, -1, -1).clone()
     for mask in masks:
         if mask is not None:
-            result = torch.minimum(result, as_mask(mask.cpu(), count, size, size, what="mask of the crops"))
+            result = torch.minimum(result, as_mask(mask.cpu(), count, size, size, "mask of the crops", "crop"))
     return result
 
 

@@ -113,7 +113,9 @@ def _pasted(
 
     rgb = as_rgb(images)
     size = int(crops.shape[1])
-    inner = None if crop_mask is None or not len(crops) else as_mask(crop_mask, len(crops), size, size, "crop_mask")
+    inner = (
+        None if crop_mask is None or not len(crops) else as_mask(crop_mask, len(crops), size, size, "crop_mask", "crop")
+    )
     outer = None if mask is None else as_mask(mask, *rgb.shape[:3])
     pasted, changed = paste_swaps(rgb, faces, crops, options, inner, outer)
     if images.shape[-1] == 4:
@@ -322,7 +324,7 @@ class LikenessSwapMask:
         crops = as_rgb(crops, "crops")
         size, count = int(crops.shape[1]), len(crops)
         named = {"region": region, "visible": visible}
-        given = [as_mask(one.cpu(), count, size, size, name) for name, one in named.items() if one is not None]
+        given = [as_mask(one.cpu(), count, size, size, name, "crop") for name, one in named.items() if one is not None]
         masks = [pulled_in(one) if soften else one for one in given]
         return (joined_mask(size, count, masks, padded_box(size, (top, right, bottom, left), blur)),)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from likeness_pack.faces.colour import adain, bands, match_colour, wavelet
 from likeness_pack.faces.crops import CroppedFaces, cut_faces, paste_crops, soft_region
-from likeness_pack.faces.errors import BadImage, FaceChoice, NoFaceFound
+from likeness_pack.faces.errors import BadImage, BadMask, FaceChoice, NoFaceFound
 from likeness_pack.faces.templates import template_points
 from likeness_pack.faces.types import FaceBatch, Faces
 
@@ -106,6 +106,9 @@ def test_mask_and_strength_of_a_paste() -> None:
     changed = (paste_crops(images, faces, white, mask) != images).any(-1)[0]
     assert changed[50:70, 30:50].all()
     assert not changed[:, 55:].any()
+    for masks, words in ((torch.zeros(1, 9, 9), "no crop would be seen"), (torch.ones(2, 9, 9), "one for each crop")):
+        with pytest.raises(BadMask, match=words):
+            paste_crops(images, faces, white, masks)
 
 
 def test_a_face_over_the_border_is_pasted_to_the_border() -> None:
