@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from host_inprocess import fill_seeded, sample, tiny_model
-from likeness_pack.adapters.encoders.base import FaceEncoder
+from host_encoders import clip_vision as small_clip_vision
+from host_inprocess import sample, tiny_model
+from identities import SeededEncoder
 from likeness_pack.adapters.errors import EncoderMismatch
 from likeness_pack.adapters.identity import Identity
 from likeness_pack.adapters.registry import load
@@ -26,32 +24,6 @@ from module_folders import ModuleFolders
 from torch import Tensor
 
 WIDTHS = (32, 64, 128, 128)
-CLIP = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1280,
-    "intermediate_size": 64,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 3,
-    "num_channels": 3,
-    "hidden_act": "gelu",
-    "image_size": 224,
-    "patch_size": 14,
-    "projection_dim": 64,
-    "layer_norm_eps": 1e-05,
-    "torch_dtype": "float32",
-}
-
-
-class SeededEncoder(FaceEncoder):
-    """The place of an ArcFace network: its id and width, numbers from a seed."""
-
-    id, title, licence = "arcface_buffalo_l", "numbers", None
-    uses_masks, unmasked_note, notes, network = False, "", (), None
-
-    def encode_faces(
-        self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None
-    ) -> dict[str, Tensor]:
-        return {"embedding": torch.randn(len(index), 512, generator=torch.Generator().manual_seed(5)) * 20}
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +35,7 @@ def astronaut() -> Tensor:
 
 @pytest.fixture(scope="module")
 def clip_vision(module_folders: ModuleFolders) -> Any:
-    path = module_folders.mktemp("clip") / "config.json"
-    path.write_text(json.dumps(CLIP), encoding="utf-8")
-    value = importlib.import_module("comfy.clip_vision").ClipVisionModel(str(path))
-    fill_seeded(value.model)
-    return value
+    return small_clip_vision(module_folders.mktemp("clip"), projection=64, depth=3, patch=14)
 
 
 def encode(images: Tensor, clip_vision: Any) -> Identity:
@@ -139,9 +107,6 @@ def test_an_identity_without_image_tokens_is_told(astronaut: Tensor, folder: Pat
 
 
 def test_a_clip_of_another_width_is_told(astronaut: Tensor, folder: Path, module_folders: ModuleFolders) -> None:
-    path = module_folders.mktemp("narrow") / "config.json"
-    path.write_text(json.dumps({**CLIP, "hidden_size": 1024}), encoding="utf-8")
-    narrow = importlib.import_module("comfy.clip_vision").ClipVisionModel(str(path))
-    fill_seeded(narrow.model)
+    narrow = small_clip_vision(module_folders.mktemp("narrow"), width=1024, projection=64, depth=3, patch=14)
     with pytest.raises(EncoderMismatch, match=r"1280.*1024|1024.*1280"):
         latent(plus(folder, "faceid-plusv2-sd15"), encode(astronaut, narrow))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from host_inprocess import engine, fill_seeded
+from host_encoders import clip_vision as small_clip_vision
+from host_inprocess import engine
+from identities import SeededEncoder
 from likeness_pack.adapters import registry
-from likeness_pack.adapters.encoders.base import FaceEncoder, with_embeddings
+from likeness_pack.adapters.encoders.base import with_embeddings
 from likeness_pack.adapters.errors import EncoderMismatch, IdentityMismatch, UnknownCheckpoint
 from likeness_pack.faces.errors import BadImage, NoFaceFound
 from likeness_pack.inject.loaded_networks import LoadedEncoder
@@ -37,20 +38,6 @@ from torch import Tensor
 
 PEOPLE = (1, 4)
 SIZE = 64
-CLIP = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1280,
-    "intermediate_size": 64,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 3,
-    "num_channels": 3,
-    "hidden_act": "gelu",
-    "image_size": 224,
-    "patch_size": 14,
-    "projection_dim": 64,
-    "layer_norm_eps": 1e-05,
-    "torch_dtype": "float32",
-}
 DEFAULTS = {
     "id_scale_mode": "manual",
     "id_scale": 0.75,
@@ -61,20 +48,6 @@ DEFAULTS = {
     "start_percent": 0.0,
     "end_percent": 1.0,
 }
-
-
-class SeededEncoder(FaceEncoder):
-    """The place of buffalo_l: its id and width, numbers of the crop's place."""
-
-    id, title, licence = "arcface_buffalo_l", "numbers", None
-    uses_masks, unmasked_note, notes, network = False, "", (), None
-
-    def encode_faces(
-        self, images: Tensor, index: Sequence[int], boxes: Tensor, landmarks5: Tensor, masks: Tensor | None
-    ) -> dict[str, Tensor]:
-        seeds = [int(box[0]) for box in boxes]
-        rows = [torch.randn(512, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return {"embedding": torch.stack(rows) * 20}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -114,11 +87,7 @@ def faces(photo: Tensor, detector: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def clip_vision(module_folders: ModuleFolders) -> Any:
-    path = module_folders.mktemp("clip") / "config.json"
-    path.write_text(json.dumps(CLIP), encoding="utf-8")
-    value = importlib.import_module("comfy.clip_vision").ClipVisionModel(str(path))
-    fill_seeded(value.model)
-    return value
+    return small_clip_vision(module_folders.mktemp("clip"), projection=64, depth=3, patch=14)
 
 
 @pytest.fixture(scope="module")
