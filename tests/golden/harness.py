@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,20 @@ DATA = Path(__file__).parent / "data"
 
 class NeedsNewerHost(Exception):
     """The part runs through a network that this ComfyUI does not have."""
+
+
+def resampler_sizes(hyper: Mapping[str, int]) -> dict[str, int]:
+    """The arguments of our resamplers from the names that the authors of IP-Adapter gave them."""
+    return {
+        "input_dim": hyper["embedding_dim"],
+        "width": hyper["dim"],
+        "output_dim": hyper["output_dim"],
+        "queries": hyper["num_queries"],
+        "depth": hyper["depth"],
+        "heads": hyper["heads"],
+        "head_dim": hyper["dim_head"],
+        "feed_forward": hyper["dim"] * hyper["ff_mult"],
+    }
 
 
 def golden_folder() -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from harness import Golden, part
+from harness import Golden, part, resampler_sizes
 from likeness_pack.adapters.families.photomaker.arch import FuseModule, QFormerPerceiver
 from likeness_pack.adapters.layers.perceiver import Resampler
 from likeness_pack.faces.keypoints_picture import draw_keypoints
@@ -11,19 +11,7 @@ from torch.nn.functional import normalize
 
 
 def _resampler(golden: Golden) -> Resampler:
-    hyper = golden.metadata["hyper_parameters"]
-    module = Resampler(
-        input_dim=hyper["embedding_dim"],
-        width=hyper["dim"],
-        output_dim=hyper["output_dim"],
-        queries=hyper["num_queries"],
-        depth=hyper["depth"],
-        heads=hyper["heads"],
-        head_dim=hyper["dim_head"],
-        feed_forward=hyper["dim"] * hyper["ff_mult"],
-    )
-    golden.fill(module)
-    return module
+    return golden.fill(Resampler(**resampler_sizes(golden.metadata["hyper_parameters"])))
 
 
 def _plus_face(golden: Golden) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from harness import Golden, part
+from harness import Golden, part, resampler_sizes
 from likeness_pack.adapters.families.fact.arch import FaceResampler, FirstProjector
 from likeness_pack.adapters.layers import casting
 from likeness_pack.adapters.layers.attention import attention
@@ -14,23 +14,10 @@ from torch.nn.functional import layer_norm, linear
 PREFIX = "attn2.processor."
 
 
-def _resampler(hyper: dict[str, int]) -> FaceResampler:
-    return FaceResampler(
-        input_dim=hyper["embedding_dim"],
-        width=hyper["dim"],
-        output_dim=hyper["output_dim"],
-        queries=hyper["num_queries"],
-        depth=hyper["depth"],
-        heads=hyper["heads"],
-        head_dim=hyper["dim_head"],
-        feed_forward=hyper["dim"] * hyper["ff_mult"],
-    )
-
-
 @part("fact_resampler")
 def fact_resampler(golden: Golden) -> None:
     """The resampler on given tokens and on zeros."""
-    projector = golden.fill(_resampler(golden.metadata["hyper_parameters"]))
+    projector = golden.fill(FaceResampler(**resampler_sizes(golden.metadata["hyper_parameters"])))
     shape = golden.metadata["inputs"]["face_tokens"]["shape"]
     golden.check("tokens", projector(golden.input("face_tokens", shape)))
     golden.check("neg_tokens", projector(torch.zeros(1, *shape[1:])))
@@ -64,7 +51,7 @@ def fact_encoder(golden: Golden) -> None:
     )
     encoder = TransFace(config).eval()
     encoder.load_state_dict(_filled(golden, golden.keys["encoder_file"]), strict=True)
-    projector = _resampler(hyper["resampler"])
+    projector = FaceResampler(**resampler_sizes(hyper["resampler"]))
     filled = _filled(golden, golden.keys["adapter_file"])
     projector.load_state_dict({name.removeprefix("local_fac_prj."): value for name, value in filled.items()})
     image = (golden.input("face_image", golden.metadata["inputs"]["face_image"]["shape"]) * 0.5).clamp(-1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from harness import Golden, part
+from harness import Golden, part, resampler_sizes
 from likeness_pack.adapters.adapter import LowRank
 from likeness_pack.adapters.families.id_animator.arch import FaceMaps, IDAnimatorNetwork
 from likeness_pack.adapters.families.id_animator.motion import MARK, PE, MotionNetwork
@@ -21,18 +21,7 @@ ROLES = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out"}
 @part("id_animator_resampler")
 def id_animator_resampler(golden: Golden) -> None:
     """Sixteen facial tokens of CLIP patches and of zeros."""
-    hyper = golden.metadata["hyper_parameters"]
-    resampler = Resampler(
-        input_dim=hyper["embedding_dim"],
-        width=hyper["dim"],
-        output_dim=hyper["output_dim"],
-        queries=hyper["num_queries"],
-        depth=hyper["depth"],
-        heads=hyper["heads"],
-        head_dim=hyper["dim_head"],
-        feed_forward=hyper["dim"] * hyper["ff_mult"],
-    )
-    golden.fill(resampler)
+    resampler = golden.fill(Resampler(**resampler_sizes(golden.metadata["hyper_parameters"])))
     inputs = golden.metadata["inputs"]
     golden.check("tokens", resampler(golden.input("clip_hidden", inputs["clip_hidden"])))
     # Zeros pass the norms as zeros over epsilon, which amplifies rounding.
