@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,6 +93,8 @@ class Adapter(ABC):
 class CrossAttentionAdapter(Adapter):
     """Adds a second, identity-driven attention to every text cross-attention (attn2) of a UNet."""
 
+    _low_rank: Mapping[tuple[int, str], LowRank] = MappingProxyType({})
+
     @property
     @abstractmethod
     def layer_widths(self) -> Sequence[int]:
@@ -101,11 +104,12 @@ class CrossAttentionAdapter(Adapter):
     def keys_values(self, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Project tokens (B, T, C) to one (B, T, width) pair of keys and values per layer, in file order."""
 
-    @abstractmethod
     def low_rank(self) -> Mapping[tuple[int, str], LowRank]:
-        """Weight changes by (attention index counting attn1 and attn2 in file order, one of q k v out); may be
-        empty.
+        """The file's own LoRA (scale 1) by (attention index counting attn1 and attn2 in file order, one of q k v out).
+
+        The same mapping at every call, so that it can be told whether it is in a model already; empty for most files.
         """
+        return self._low_rank
 
 
 class ResidualAttentionAdapter(CrossAttentionAdapter):

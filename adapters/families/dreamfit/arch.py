@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ...layers import casting
+from ...layers.module_tree import place_module
 
 
 class ReferenceKeysValues(nn.Module):
@@ -38,18 +39,9 @@ class ReferenceProjections(nn.Module):
         super().__init__()
         self._paths = tuple(widths)
         for path, width in widths.items():
-            _place(self, f"{path}.attn1", ReferenceKeysValues(width))
+            place_module(self, f"{path}.attn1", ReferenceKeysValues(width))
 
     def pairs(self) -> list[ReferenceKeysValues]:
         """The layers, in the host's order."""
         found = (self.get_submodule(f"{path}.attn1") for path in self._paths)
         return [layer for layer in found if isinstance(layer, ReferenceKeysValues)]
-
-
-def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    *parents, name = path.split(".")
-    for parent in parents:
-        if parent not in root._modules:
-            root.add_module(parent, nn.Module())
-        root = root.get_submodule(parent)
-    root.add_module(name, module)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...layers import casting
 from ...layers.gated_attention import GatedSelfAttention
+from ...layers.module_tree import place_module
 from ...layers.perceiver import Resampler
 
 FaceResampler = Resampler
@@ -58,18 +59,9 @@ class FactNetwork(nn.Module):
         super().__init__()
         self.local_fac_prj = projector
         for path, layer in layers.items():
-            _place(self, f"{path}.attn2.processor", layer)
+            place_module(self, f"{path}.attn2.processor", layer)
 
 
 def gated_layer(width: int, context_dim: int, operations: Any = casting) -> GatedSelfAttention:
     """The gated layer of one block; ``width`` is divisible by the 8 heads."""
     return GatedSelfAttention(width, context_dim, LAYER_HEADS, width // LAYER_HEADS, operations)
-
-
-def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    *parents, name = path.split(".")
-    for parent in parents:
-        if parent not in root._modules:
-            root.add_module(parent, nn.Module())
-        root = root.get_submodule(parent)
-    root.add_module(name, module)

@@ -69,10 +69,6 @@ class IDAnimatorAdapter(CrossAttentionAdapter):
         """Tokens (B, T, context_dim) to keys and values (B, T, width) of every attn2 layer, in file order."""
         return [maps(tokens) for maps in self._maps()]
 
-    def low_rank(self) -> Mapping[tuple[int, str], LowRank]:
-        """The file's own LoRA (scale 1), the same mapping at every call."""
-        return self._low_rank
-
     def _maps(self) -> list[FaceMaps]:
         return [maps for maps in self.network.maps if isinstance(maps, FaceMaps)]
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ...adapter import CrossAttentionAdapter, IdentityTokens, LowRank, TokenOptions, module_device_dtype
+from ...adapter import CrossAttentionAdapter, IdentityTokens, TokenOptions, module_device_dtype
 from ...identity import Identity
 from ...report import DetectionReport
 from ..ip_adapter_faceid.arch import FaceKeysValues
 from .arch import ProjectedAttention
-
-_NO_LORA: Mapping[tuple[int, str], LowRank] = MappingProxyType({})
 
 
 class ProjectedAdapter(CrossAttentionAdapter):
@@ -65,10 +62,6 @@ class ProjectedAdapter(CrossAttentionAdapter):
     def keys_values(self, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Tokens (B, T, context_dim) to keys and values (B, T, width) of every attn2 layer, in file order."""
         return [layer(tokens) for layer in self._layers()]
-
-    def low_rank(self) -> Mapping[tuple[int, str], LowRank]:
-        """Nothing: these files carry no LoRA."""
-        return _NO_LORA
 
     def _project(self, feature: Tensor) -> Tensor:
         tokens: Tensor = self.network.image_proj(feature.to(*module_device_dtype(self.network.image_proj)))

@@ -104,10 +104,6 @@ class FaceIDAdapter(CrossAttentionAdapter):
         """Tokens (B, T, context_dim) to keys and values (B, T, width) of every attn2 layer, in file order."""
         return [layer(tokens) for layer in self._layers()]
 
-    def low_rank(self) -> Mapping[tuple[int, str], LowRank]:
-        """The file's own LoRA (scale 1), the same mapping at every call; empty for Portrait."""
-        return self._low_rank
-
     def _layers(self) -> list[FaceKeysValues]:
         return [layer for layer in self.network.keys_values if isinstance(layer, FaceKeysValues)]
 

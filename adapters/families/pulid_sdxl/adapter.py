@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ...adapter import CrossAttentionAdapter, IdentityTokens, LowRank, TokenOptions, module_device_dtype
+from ...adapter import CrossAttentionAdapter, IdentityTokens, TokenOptions, module_device_dtype
 from ...identity import Identity
 from ...report import DetectionReport
 from .arch import IDEncoder, IdentityKeysValues
@@ -84,10 +83,6 @@ class PulidAdapter(CrossAttentionAdapter):
     def keys_values(self, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Tokens (B, T, 2048) to keys and values (B, T, width) of every attn2 layer, in file order."""
         return [layer(tokens) for layer in self._layers()]
-
-    def low_rank(self) -> Mapping[tuple[int, str], LowRank]:
-        """Empty: PuLID changes no weight of the base model."""
-        return MappingProxyType({})
 
     def _layers(self) -> list[IdentityKeysValues]:
         return [layer for layer in self.network.keys_values if isinstance(layer, IdentityKeysValues)]

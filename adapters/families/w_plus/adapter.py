@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ...adapter import IdentityTokens, LowRank, ResidualAttentionAdapter, TokenOptions, module_device_dtype
+from ...adapter import IdentityTokens, ResidualAttentionAdapter, TokenOptions, module_device_dtype
 from ...errors import EncoderMismatch
 from ...identity import W_PLUS, Identity
 from ...report import DetectionReport
@@ -74,10 +74,6 @@ class WPlusAdapter(ResidualAttentionAdapter):
     def keys_values(self, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Tokens (B, T, context_dim) to the folded maps (B, heads * T, width) of every attn2 layer, in file order."""
         return [maps(tokens) for maps in self._maps()]
-
-    def low_rank(self) -> Mapping[tuple[int, str], LowRank]:
-        """None: the W+ adapter leaves the base weights alone."""
-        return {}
 
     def _maps(self) -> list[ResidualMaps]:
         return [maps for maps in self.network.maps if isinstance(maps, ResidualMaps)]
