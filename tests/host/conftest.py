@@ -7,8 +7,10 @@ import importlib
 from collections.abc import Iterator
 
 import pytest
+import torch
 from host_inprocess import engine
 from likeness_pack.inject.host import folder_paths
+from likeness_pack.nodes import NODE_CLASS_MAPPINGS
 from server_fixtures import node_info, server  # noqa: F401 (fixtures for every test here)
 
 
@@ -16,6 +18,13 @@ from server_fixtures import node_info, server  # noqa: F401 (fixtures for every 
 def host_engine() -> None:
     """Import the engine before anything of the bridge asks for it."""
     engine()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nodes_as_the_host_runs_them(host_engine: None) -> None:
+    """The host runs nodes in inference mode, whose tensors cannot become parameters or be written to outside it."""
+    for node in NODE_CLASS_MAPPINGS.values():
+        setattr(node, node.FUNCTION, torch.inference_mode()(getattr(node, node.FUNCTION)))
 
 
 @pytest.fixture(autouse=True, scope="module")

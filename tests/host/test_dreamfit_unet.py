@@ -13,7 +13,7 @@ from host_inprocess import conditioning, engine, sample, tiny_model
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch, HostTooOld, PatchIncomplete
 from likeness_pack.evaluation.operations import count_calls
-from likeness_pack.faces.errors import LikenessError
+from likeness_pack.faces.errors import BadMask, LikenessError
 from likeness_pack.inject.apply import ApplyOptions, apply_identity
 from likeness_pack.inject.call_state import CallState
 from likeness_pack.inject.garment import ReferenceOptions, UNetReference, apply_reference, encode_reference
@@ -66,14 +66,19 @@ def test_the_reference_changes_the_picture_and_leaves_the_model_alone(model: Any
     assert "attn1" not in model.model_options["transformer_options"].get("patches_replace", {})
 
 
-def test_strength_zero_and_an_empty_mask_and_no_step_are_the_plain_model(model: Any, reference: UNetReference) -> None:
-    before = sample(model)
+def test_strength_zero_and_a_mask_of_no_token_and_no_step_are_the_plain_model(
+    model: Any, reference: UNetReference
+) -> None:
+    before, corner = sample(model), torch.zeros(1, 800, 800)
+    corner[..., 0, 0] = 1
     for options in (
         ReferenceOptions(strength=0.0),
-        ReferenceOptions(mask=torch.zeros(1, 8, 8)),
+        ReferenceOptions(mask=corner),
         ReferenceOptions(start_percent=1.0, end_percent=1.0),
     ):
         assert torch.equal(sample(apply_reference(model, reference, options)), before)
+    with pytest.raises(BadMask, match="black everywhere"):
+        apply_reference(model, reference, ReferenceOptions(mask=torch.zeros(1, 8, 8)))
 
 
 def test_the_pass_leaves_the_encoder_as_it_was(model: Any, loaded: LoadedAdapter) -> None:
