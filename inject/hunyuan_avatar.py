@@ -16,6 +16,7 @@ from ..adapters.audio_features import AudioFeatures
 from ..adapters.errors import BaseModelMismatch, EncoderMismatch, HostTooOld
 from ..adapters.families.hunyuan_avatar.adapter import EXPRESSION, FPS, POSE, HunyuanAvatarAdapter
 from ..adapters.families.hunyuan_avatar.arch import BUCKETS
+from ..faces.errors import BadMask
 from .apply import compute_dtype, guard_forward
 from .block_chain import with_changed
 from .dit_blocks import DOUBLE
@@ -213,6 +214,7 @@ def _speakers(
     size: tuple[int, int],
     options: AvatarOptions,
 ) -> list[Speaker]:
+    _check_masks(options.masks, audio.tracks)
     steps = step_range(clone, options.start_percent, options.end_percent)
     device, dtype = model_management().get_torch_device(), compute_dtype(clone)
     made_of = ("sound", audio.digest, device, dtype)
@@ -224,6 +226,26 @@ def _speakers(
         where = None if mask is None else CharacterMask(mask, size)
         speakers.append(Speaker(banks.tracks[number], options.strength * factor, steps, where))
     return speakers
+
+
+def _check_masks(masks: Sequence[Tensor | None], tracks: int) -> None:
+    """Refuse masks in which nobody hears, and drawn ones without a track; 'Avatar Face Masks' leaves those black."""
+    for number, mask in enumerate(masks, start=1):
+        drawn = mask is not None and bool((mask > 0).any())
+        if mask is not None and mask.numel() and number <= tracks and not drawn:
+            raise BadMask(
+                f"mask of character {number}",
+                expected="a mask that is white where the character is",
+                found="one that is black everywhere",
+                cure="set the number of characters in 'Avatar Face Masks', or draw it",
+            )
+        if number > tracks and drawn:
+            raise BadMask(
+                f"mask of character {number}",
+                expected=f"a sound of its own, track {number}",
+                found=f"{tracks} track{'' if tracks == 1 else 's'}",
+                cure="join a voice for each character with 'Join Audio Tracks', or disconnect the mask",
+            )
 
 
 def _banks(

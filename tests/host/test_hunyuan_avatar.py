@@ -321,6 +321,11 @@ def test_refusals_tell_what_to_do(parts: Any, tensors: dict[str, Tensor], tmp_pa
         apply_avatar(model, loaded, PICTURE[0, 0], audio)
     with pytest.raises(BadMask, match="at least one pixel"):
         apply_avatar(model, loaded, PICTURE, audio, AvatarOptions(masks=(torch.zeros(1, 0, 4),)))
+    with pytest.raises(BadMask, match="character 1: expected a mask that is white where the character is"):
+        apply_avatar(model, loaded, PICTURE, audio, AvatarOptions(masks=(LEFT * 0,)))
+    with pytest.raises(BadMask, match="character 2: expected a sound of its own, track 2, found 1 track"):
+        apply_avatar(model, loaded, PICTURE, audio, AvatarOptions(masks=(LEFT, RIGHT)))
+    apply_avatar(model, loaded, PICTURE, audio, AvatarOptions(masks=(LEFT, RIGHT * 0, None)))
     with pytest.raises(EncoderMismatch, match="windows of 19200 numbers"):
         apply_avatar(model, loaded, PICTURE, avatar.features(torch.zeros(1, 9, 10, 5, 8)))
     words = [[POSITIVE[0][0], {**POSITIVE[0][1], "ref_latent": PICTURE}]]
