@@ -30,6 +30,7 @@ from likeness_pack.tools.benchmarks.sampling import Sampled
 from likeness_pack.tools.standins.command import write_standin
 from module_folders import ModuleFolders
 from restorer_cases import lq_latents, reference_identity, tiny_restorer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 Build = Callable[[Path], Iterator[Case]]
@@ -188,14 +189,19 @@ def quality(module_folders: ModuleFolders) -> LoadedEncoder:
 
 
 def test_restoring_with_another_strength_judges_nothing_again(quality: LoadedEncoder, tmp_path: Path) -> None:
-    """The adaptive scale, and a file that borrows its projection: both are kept."""
-    model, adapter, identity = tiny_model("SD15"), tiny_restorer(tmp_path), reference_identity(1, 0)
+    """The adaptive scale, and what a file that borrows its projection made with it: both are kept."""
+    model, identity = tiny_model("SD15"), reference_identity(1, 0)
+    tiny_restorer(tmp_path)
+    whole = load_file(tmp_path / "any name.safetensors")
+    save_file({name: one for name, one in whole.items() if not name.startswith("Adapter.")}, tmp_path / "bare.sft")
+    adapter = LoadedAdapter(registry.load(tmp_path / "bare.sft", kind="adapter"))
+    plus = LoadedAdapter(registry.load(write_standin("faceid-plus-sd15", tmp_path, (8,)), kind="adapter"))
     images, latent = torch.rand(1, 64, 64, 3), {"samples": lq_latents()}
 
     def apply(structure: float) -> Any:
         numbers = (0.75, 1.0, structure, 1.0, 1.0, 0.0, 1.0)
         found = LikenessApplyRestorer().apply(
-            model, adapter, identity, latent, "adaptive", *numbers, images=images, quality=quality
+            model, adapter, identity, latent, "adaptive", *numbers, images, quality, plus
         )
         return found["result"]
 
