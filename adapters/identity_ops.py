@@ -101,7 +101,7 @@ def with_image_tokens(identity: Identity, tokens: Tensor, zero: Tensor) -> Ident
 def faces_alone(identity: Identity) -> Identity:
     """The identity without its rows for pictures that had no face, which would act as a person of their own."""
     features = identity.features
-    known = features[EMBEDDING].flatten(1).ne(0).any(dim=1) if EMBEDDING in features else ~_is_empty(features)
+    known = ~_is_empty(features)
     if bool(known.all()) or not bool(known.any()):
         return identity
     kept = {name: tensor if name in SHARED else tensor[known] for name, tensor in features.items()}
@@ -184,8 +184,12 @@ def _joined_notes(identities: Sequence[Identity]) -> tuple[str, ...]:
 
 
 def _is_empty(features: Mapping[str, Tensor]) -> Tensor:
-    """(N,) bool: rows that are zero in every feature, which stand for pictures without a face."""
-    rows = [tensor.flatten(1).eq(0).all(dim=1) for name, tensor in features.items() if name not in SHARED]
+    """(N,) bool: rows that stand for pictures without a face: a zero embedding, or zeros in all features without one.
+
+    Beside an embedding CLIP has looked at a black crop, whose tokens are not zero.
+    """
+    told = {EMBEDDING: features[EMBEDDING]} if EMBEDDING in features else features
+    rows = [tensor.flatten(1).eq(0).all(dim=1) for name, tensor in told.items() if name not in SHARED]
     return torch.stack(rows).all(dim=0)
 
 

@@ -78,6 +78,9 @@ class TestCombine:
         mean = combine([with_gap], "average")
         assert torch.allclose(mean.features["embedding"][0], a.features["embedding"][[0, 2]].mean(0), atol=1e-6)
         assert any(note.startswith("1 row without a face") for note in mean.notes)
+        # CLIP has looked at a black crop.
+        with_gap.features["tokens"][1] = 1
+        assert combine([with_gap], "average").digest == mean.digest
         nobody = Identity("e", {"embedding": torch.zeros(2, 4)})
         with pytest.raises(IdentityMismatch, match="without a face only"):
             combine([nobody], "average")
