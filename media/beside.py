@@ -15,6 +15,7 @@ from .facts import StreamFacts
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _AAC_SAMPLES = 1024
+_AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 Put = Callable[[Any], None]
 
@@ -97,11 +98,18 @@ class EncodedWaveform:
         put: writes a packet.
 
     Raises:
-        BadAudio: another shape, or channels without a common order of loudspeakers.
+        BadAudio: another shape, channels without a common order of loudspeakers, or a rate that AAC does not know.
     """
 
     def __init__(self, waveform: Tensor, sample_rate: int, container: Any, put: Put) -> None:
         self._samples = one_waveform(waveform).clamp(-1, 1).float().cpu()
+        if sample_rate not in _AAC_RATES:
+            raise BadAudio(
+                "sound to write",
+                expected=f"{', '.join(map(str, _AAC_RATES[:-1]))} or {_AAC_RATES[-1]} samples per second, as AAC knows",
+                found=str(sample_rate),
+                cure="resample it, for example to 48000",
+            )
         self._rate, self._put, self._done = sample_rate, put, 0
         self._layout = LAYOUTS[len(self._samples)]
         self._stream = container.add_stream("aac", rate=sample_rate, layout=self._layout)

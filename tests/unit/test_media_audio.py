@@ -81,6 +81,8 @@ def test_waveforms_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert waveform_of({"waveform": tone()[None], "sample_rate": RATE}).as_audio()["sample_rate"] == RATE
     with pytest.raises(BadAudio, match=r"\(1, 3, 8\)"):
         ClipWriter(tmp_path / "a.mp4", layout_of(96, 160, 25), audio=(torch.zeros(1, 3, 8), RATE))
+    with pytest.raises(BadAudio, match="96000 samples per second, as AAC knows, found 192000"):
+        ClipWriter(tmp_path / "a.mp4", layout_of(96, 160, 25), audio=(torch.zeros(1, 2, 8), 192000))
     with pytest.raises(BadAudio, match="start earlier"):
         read_audio(write_wav(tmp_path / "a.wav", tone()), origin=Fraction(9))
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.wav", "in.mp4"]
