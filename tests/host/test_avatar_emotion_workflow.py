@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import json
 import math
 import wave
 from collections.abc import Iterator
@@ -32,9 +31,9 @@ from likeness_pack.tools.standins import avatar_emotion as emotion
 from likeness_pack.tools.standins import hunyuan_avatar as standin
 from likeness_pack.tools.standins.command import write_standin
 from module_folders import ModuleFolders
-from pack import ROOT
 from safetensors.torch import save_file
 from torch import Tensor
+from workflow_files import api_workflow
 
 pytestmark = pytest.mark.skipif(not engine().has_wrappers, reason="this ComfyUI has no HunyuanVideo")
 
@@ -124,7 +123,7 @@ def _called(node: Any, given: dict[str, Any]) -> tuple[Any, ...]:
 
 def _graph() -> dict[str, Any]:
     """The workflow as it is, but for the size, the steps and the length of windows."""
-    graph: dict[str, Any] = json.loads((ROOT / "workflows" / "api" / "avatar_emotion.json").read_text(encoding="utf-8"))
+    graph: dict[str, Any] = api_workflow("avatar_emotion")
     for entry in graph.values():
         for name in ("width", "height"):
             if entry["inputs"].get(name) == 704:
@@ -176,17 +175,3 @@ def test_a_character_speaks_with_an_emotion(files: None) -> None:
     by_title["Windows for long clips"]["model"] = ["17", 0]
     without = run(graph)["Sample"][0]["samples"]
     assert (without - found["Sample"][0]["samples"]).abs().max() > 1e-3
-
-
-def test_every_widget_is_set() -> None:
-    """A graph that leaves nothing to defaults."""
-    known = _known()
-    for entry in _graph().values():
-        node = known[entry["class_type"]]
-        if hasattr(node, "define_schema"):
-            continue
-        schema = node.INPUT_TYPES()
-        for name, (kind, *_) in {**schema["required"], **schema.get("optional", {})}.items():
-            widget = not isinstance(kind, str) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN")
-            assert name in entry["inputs"] or not widget, f"{entry['_meta']['title']}: {name}"
-        assert not entry["inputs"].keys() - {**schema["required"], **schema.get("optional", {})}.keys()

@@ -17,7 +17,6 @@ from clip_people import GREEN, RED, ColourDetector, ColourEncoder, Places, frame
 from host_inprocess import engine
 from host_process import HostFailed
 from identities import arcface_identity
-from likeness_pack import nodes as ours
 from likeness_pack.adapters.identity import EMBEDDING, Identity
 from likeness_pack.faces.errors import NoFaceFound
 from likeness_pack.inject.clips import NONE, MissingClip, has_video
@@ -29,9 +28,9 @@ from likeness_pack.media.errors import ClipNotWritten
 from likeness_pack.media.facts import read_facts
 from likeness_pack.media.read import read_frames
 from likeness_pack.nodes.clips import LikenessLoadClip, LikenessSaveClip, LikenessSwapClip
-from pack import ROOT
 from swap_standins import StandIn, write_onnx_recogniser, write_onnx_swapper
 from torch import Tensor
+from workflow_files import api_workflow
 
 FRAMES = 20
 # Uneven steps; the clip lies on its side and is turned by its display matrix.
@@ -231,7 +230,7 @@ def test_the_workflow_runs_in_a_server(server: Any) -> None:
     (models / "face_swappers").mkdir(parents=True, exist_ok=True)
     write_onnx_swapper(models / "face_swappers" / "inswapper_128.onnx", emap=torch.eye(512))
     write_onnx_recogniser(models / "insightface" / "models" / "buffalo_l" / "w600k_r50.onnx")
-    prompt = json.loads((ROOT / "workflows" / "api" / "swap_clip.json").read_text(encoding="utf-8"))
+    prompt = api_workflow("swap_clip")
     (node,) = (number for number, one in prompt.items() if one["class_type"] == "LikenessSwapClip")
     told = "\n".join(server.history(prompt)["outputs"][node]["text"])
     name = told.splitlines()[0]
@@ -256,11 +255,3 @@ def test_a_clip_of_a_sub_folder_is_read_again_when_it_was_replaced(server: Any) 
     for count in (3, 3, 5):
         write_raw_clip(path, torch.zeros(count, 96, 160, 3, dtype=torch.uint8), [512 * n for n in range(count)])
         assert f"{count} frames written" in server.history(prompt)["outputs"]["2"]["text"][0]
-
-
-def test_every_input_of_the_workflow_is_set() -> None:
-    prompt = json.loads((ROOT / "workflows" / "api" / "swap_clip.json").read_text(encoding="utf-8"))
-    for entry in prompt.values():
-        node = ours.NODE_CLASS_MAPPINGS.get(entry["class_type"])
-        required = set() if node is None else set(node.INPUT_TYPES()["required"])  # type: ignore[attr-defined]
-        assert required <= set(entry["inputs"]), entry["class_type"]

@@ -19,6 +19,7 @@ from likeness_pack.inject.host import folder_paths
 from likeness_pack.training.demo.autoencoder import Autoencoder, published_tensors
 from likeness_pack.training.demo.requests import asked_attributes, prompt_network, prompt_tokens
 from pack import ROOT
+from workflow_files import api_workflow
 
 WEIGHTS = ROOT / "demo_weights"
 
@@ -139,7 +140,7 @@ def run(name: str) -> dict[str, tuple[Any, ...]]:
 
     host = import_first("nodes", "comfy.nodes.base_nodes")
     known = {**getattr(host, "NODE_CLASS_MAPPINGS", {}), **ours.NODE_CLASS_MAPPINGS}
-    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    graph = api_workflow(name)
     done: dict[str, tuple[Any, ...]] = {}
 
     def result(number: str) -> tuple[Any, ...]:

@@ -10,7 +10,6 @@ import asyncio
 import functools
 import importlib
 import inspect
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from likeness_pack.inject.host import folder_paths
 from likeness_pack.tools.standins.command import write_standin
 from likeness_pack.tools.standins.fill import filled_all
 from module_folders import ModuleFolders
-from pack import ROOT
 from torch import Tensor
+from workflow_files import api_workflow
 
 newer = pytest.mark.skipif(not engine().has_wrappers, reason="this ComfyUI has no Wan")
 FRAMES, RATE, HEIGHT, WIDTH = 9, 3, 112, 128
@@ -151,9 +150,7 @@ def run(graph: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def _graph() -> dict[str, Any]:
-    path = ROOT / "workflows" / "api" / "swap_clip_dreamid_v.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return api_workflow("swap_clip_dreamid_v")
 
 
 @newer

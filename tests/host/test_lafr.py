@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 import torch
 from host_inprocess import conditioning, engine, tiny_model
 from identities import arcface_identity
-from likeness_pack import nodes as ours
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.errors import BaseModelMismatch, EncoderMismatch, MissingModelFile
 from likeness_pack.adapters.families.lafr.one_step import alpha_bar, clean_latent, sigma_of
@@ -34,13 +31,13 @@ from likeness_pack.training.loop import LoopOptions, train
 from likeness_pack.training.low_rank import LowRank
 from likeness_pack.training.pictures import PictureBatch
 from likeness_pack.training.seeds import generator_for, seed_for
-from pack import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sample_faces import face_crops
 from server_fixtures import Server, text_of
 from small_vae import small_vae, small_vae_tensors
 from torch import Tensor
+from workflow_files import api_workflow
 
 SETTINGS = {
     "base": "sd15", "folder": "faces", "name": "mine", "steps": 24, "batch": 2, "size": 64, "seed": 1, "codes": 64,
@@ -292,32 +289,6 @@ def test_the_command_trains_too(folder: Path, tmp_path: Path, capsys: pytest.Cap
 # The workflow
 
 
-def workflow() -> dict[str, Any]:
-    return dict(json.loads((ROOT / "workflows" / "api" / "compare_restorers.json").read_text(encoding="utf-8")))
-
-
-def known_nodes() -> dict[str, Any]:
-    """Nodes of both hosts' core and custom sampling, and ours."""
-    found: dict[str, Any] = {}
-    sampling = "comfy_extras.nodes_custom_sampler"
-    for name in ("nodes", "comfy.nodes.base_nodes", sampling, sampling.replace(".", ".nodes.", 1)):
-        with contextlib.suppress(ImportError):
-            found |= getattr(importlib.import_module(name), "NODE_CLASS_MAPPINGS", {})
-    return found | ours.NODE_CLASS_MAPPINGS
-
-
-def test_every_link_of_the_workflow_fits() -> None:
-    known, graph = known_nodes(), workflow()
-    for number, entry in graph.items():
-        schema = known[entry["class_type"]].INPUT_TYPES()
-        specs = {**schema.get("required", {}), **schema.get("optional", {})}
-        assert set(schema.get("required", {})) <= set(entry["inputs"]) <= set(specs), number
-        for key, value in entry["inputs"].items():
-            if isinstance(value, list):
-                source = known[graph[value[0]]["class_type"]]
-                assert source.RETURN_TYPES[value[1]] == specs[key][0], f"{number}.{key}"
-
-
 def without_files(graph: dict[str, Any]) -> dict[str, Any]:
     """The part of the workflow that needs no weight file: whatever hangs on a loader of one goes, links included."""
     gone = {
@@ -340,7 +311,7 @@ def without_files(graph: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_part_without_weights_runs_in_a_server(server: Server) -> None:
-    graph = without_files(workflow())
+    graph = without_files(api_workflow("compare_restorers"))
     outputs = server.run(graph)
     table = next(number for number, entry in graph.items() if entry["class_type"] == "LikenessCompareRestorers")
     lines = text_of(outputs, table).splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,10 @@ from host_inprocess import engine
 from likeness_pack import nodes as ours
 from likeness_pack.inject import model_folders
 from likeness_pack.inject.host import folder_paths
-from pack import ROOT
+from workflow_files import api_workflow, workflows
 
 CLASSES = ours.NODE_CLASS_MAPPINGS
-GRAPHS = {
-    path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "workflows" / "api").glob("*.json")
-}
+GRAPHS = {name: api_workflow(name) for name in workflows()}
 # Never published: trained by whoever has them.
 UNPUBLISHED = {"matcher-25000.pth", "controlnext.safetensors", "avatar_emotion.safetensors"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from likeness_pack.inject.loaded_parser import LoadedParser
 from likeness_pack.nodes import parse
 from likeness_pack.nodes.encoder import LikenessEncodeIdentity
 from module_folders import ModuleFolders
-from pack import ROOT
 from tiny_parser import PICTURE, pictures, two_and_one, write_trained
 from torch import Tensor
 
@@ -151,13 +149,3 @@ def test_encode_identity_takes_the_head_masks(found: dict[str, Any]) -> None:
     assert recorder.masks[0] is not None and torch.equal(recorder.masks[0], masks)
     plain, _, told = LikenessEncodeIdentity().encode(*arguments)["result"]
     assert not plain.masked and "face not masked" in told
-
-
-def test_the_graph_gives_every_required_input() -> None:
-    graph = json.loads((ROOT / "workflows" / "api" / "parse_face.json").read_text(encoding="utf-8"))
-    used = [node for node in graph.values() if node["class_type"] in NODES]
-    assert {node["class_type"] for node in used} == set(NODES)
-    for node in used:
-        schema = NODES[node["class_type"]].INPUT_TYPES()
-        allowed = set(schema["required"]) | set(schema.get("optional", {}))
-        assert set(schema["required"]) <= set(node["inputs"]) <= allowed

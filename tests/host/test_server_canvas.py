@@ -16,7 +16,8 @@ from host_process import HostFailed
 from likeness_pack.tools.dev.canvas_graph import canvas_graph, input_specs, is_widget
 from pack import ROOT
 from PIL import Image
-from server_fixtures import Server, workflows
+from server_fixtures import Server
+from workflow_files import api_workflow, workflows
 
 WORKFLOWS = ROOT / "workflows"
 PICTURE_BYTES = 100_000
@@ -53,10 +54,6 @@ MODEL_FOLDERS = {
     ("LikenessSaveClip", "like"): "../input",
     ("LikenessSwapClip", "clip"): "../input",
 }
-
-
-def api(name: str) -> dict[str, Any]:
-    return dict(json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def canvas(name: str) -> dict[str, Any]:
@@ -120,8 +117,8 @@ def test_there_are_workflows_in_both_forms() -> None:
 
 @pytest.mark.parametrize("name", workflows())
 def test_the_api_form_sets_every_widget_and_nothing_else(node_info: dict[str, Any], name: str) -> None:
-    known_nodes(node_info, api(name))
-    for number, entry in api(name).items():
+    known_nodes(node_info, api_workflow(name))
+    for number, entry in api_workflow(name).items():
         specs = input_specs(node_info[entry["class_type"]])
         widgets = {key for key, spec in specs.items() if is_widget(spec)}
         given = set(entry["inputs"])
@@ -131,7 +128,7 @@ def test_the_api_form_sets_every_widget_and_nothing_else(node_info: dict[str, An
 
 @pytest.mark.parametrize("name", workflows())
 def test_the_host_takes_the_api_form(server: Server, node_info: dict[str, Any], name: str) -> None:
-    prompt = api(name)
+    prompt = api_workflow(name)
     known_nodes(node_info, prompt)
     with files_of(server, node_info, prompt):
         number = server.post_prompt(prompt)
@@ -146,7 +143,7 @@ def test_the_host_takes_the_api_form(server: Server, node_info: dict[str, Any], 
 
 @pytest.mark.parametrize("name", workflows())
 def test_the_canvas_form_is_the_same_workflow(node_info: dict[str, Any], name: str) -> None:
-    prompt, graph = api(name), canvas(name)
+    prompt, graph = api_workflow(name), canvas(name)
     known_nodes(node_info, prompt)
     known = as_if_files_were_there(node_info, prompt)
     back = autograph.convert(graph, node_info=known, disable_AUTOGRAPH_meta=True)
@@ -158,8 +155,8 @@ def test_the_canvas_form_is_the_same_workflow(node_info: dict[str, Any], name: s
 
 @pytest.mark.parametrize("name", workflows())
 def test_the_canvas_form_is_what_the_tool_writes(node_info: dict[str, Any], name: str) -> None:
-    known_nodes(node_info, api(name))
-    assert canvas(name) == json.loads(json.dumps(canvas_graph(api(name), node_info)))
+    known_nodes(node_info, api_workflow(name))
+    assert canvas(name) == json.loads(json.dumps(canvas_graph(api_workflow(name), node_info)))
 
 
 @pytest.mark.parametrize("name", workflows())

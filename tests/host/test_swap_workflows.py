@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from likeness_pack import nodes as ours
 from likeness_pack.inject import model_folders
 from likeness_pack.inject.host import folder_paths
 from module_folders import ModuleFolders
-from pack import ROOT
 from swap_standins import write_onnx_recogniser, write_onnx_swapper
 from torch import Tensor
+from workflow_files import api_workflow
 
 EMAP = torch.randn(512, 512, generator=torch.Generator().manual_seed(9))
 
@@ -55,7 +54,7 @@ def photo(name: str) -> Tensor:
 
 def run(name: str) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
     """Outputs of every node of ours, by title; pictures that are saved under the title of the saving node."""
-    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    graph = api_workflow(name)
     done: dict[str, tuple[Any, ...]] = {}
 
     def result(number: str) -> tuple[Any, ...]:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from host_process import ComfyProcess
 from likeness_pack.tools import demo
-from pack import ROOT
 from PIL import Image
 
 Prompt = dict[str, dict[str, Any]]
@@ -117,11 +116,6 @@ def titled(prompt: Prompt, title: str) -> str:
     """Number of the node with a title."""
     (found,) = (name for name, entry in prompt.items() if entry["_meta"]["title"] == title)
     return found
-
-
-def workflows() -> list[str]:
-    """Names of all workflows in API form."""
-    return sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 
 
 def text_of(outputs: Mapping[str, Any], node: str) -> str:

@@ -199,12 +199,6 @@ def test_a_small_head_is_refused_with_its_width() -> None:
         encoder.encode_faces(torch.rand(1, 640, 560, 3), [0], torch.zeros(1, 4), FACE[None] * 0.2, None)
 
 
-def generator_shapes(levels: int) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        network = Generator((8,) * levels)
-    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
-
-
 def test_a_generator_of_few_levels_draws(tmp_path: Path) -> None:
     """Codes give pictures one by one as together; another code another picture; a stored noise is used."""
     network = Generator((8, 8, 8))
