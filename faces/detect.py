@@ -208,6 +208,6 @@ def _no_face(
         _numbered(label, missing) + " (counted from 0)",
         expected=f"a face with a score of at least {score:g} in every {label}",
         found=f"none in {len(missing)} of {count} with {detector.name} (tried {tried})",
-        cure="use clearer pictures, lower the score, give boxes, points or a mask instead of detection, "
+        cure="use clearer, upright pictures, lower the score, give boxes, points or a mask instead of detection, "
         'or set on_missing_face to "skip" or "keep"',
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 from .components import label
 from .errors import BadLandmarks, BadMask, NoFaceFound
 from .landmarks import check_landmarks5, landmarks5_from_boxes
+from .typed import typed
 from .types import FaceBatch, Faces
 
 SMALLEST_BLOB = 8
@@ -98,6 +99,7 @@ def _from_text(image_size: tuple[int, int], boxes_text: str, points_text: str) -
 
 def _rows(text: str, width: int, what: str) -> Tensor:
     """(F, width) numbers out of a JSON list or of ``a,b,...; a,b,...``."""
+    text = typed(text)
     rows = _json_rows(text, width) if text.lstrip().startswith("[") else _plain_rows(text)
     complete = all(len(row) == width and all(math.isfinite(value) for value in row) for row in rows)
     if not rows or not complete:

@@ -13,6 +13,7 @@ from .crops import picture_numbers
 from .errors import FaceChoice
 from .filters import dilate, erode, gaussian_blur
 from .masks import head_mask_of_parts, region_of
+from .typed import typed
 from .types import FaceBatch
 from .warp import invert, warp
 
@@ -84,7 +85,7 @@ def part_numbers(parts: Sequence[str], names: str) -> tuple[int, ...]:
         FaceChoice: an unknown name, or nothing left.
     """
     chosen: set[str] = set()
-    for word in names.replace(";", ",").replace("\n", ",").split(","):
+    for word in typed(names).replace(";", ",").replace("\n", ",").split(","):
         name = " ".join(word.strip().lower().replace("_", " ").split())
         if not name:
             continue

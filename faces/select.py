@@ -12,6 +12,7 @@ from torch import Tensor
 from .boxes import area
 from .embeddings import cosine_similarity
 from .errors import FaceChoice
+from .typed import typed
 from .types import FaceBatch, Faces
 
 ORDERS: tuple[str, ...] = (
@@ -74,7 +75,7 @@ def parse_indices(text: str, count: int, what: str = "face numbers") -> list[int
 
 
 def _ranges_of(text: str, count: int, what: str) -> list[range]:
-    parts = text.replace(",", " ").split()
+    parts = typed(text).replace(",", " ").split()
     return [_range_of(part, what) for part in parts] if parts else [range(count)]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..faces.errors import LikenessError
 from ..faces.masks import as_mask
+from ..faces.typed import typed
 
 Between = Literal["linear", "smooth", "hold"]
 BETWEEN: tuple[str, ...] = get_args(Between)
@@ -75,7 +76,7 @@ def frame_strengths(text: str, frames: int, between: Between = "linear") -> Fram
             found=f"{frames} frames, {between}",
             cure="set the number of frames of the latent",
         )
-    entries = [entry.strip() for entry in re.split(r"[,;\n]", text) if entry.strip()]
+    entries = [entry.strip() for entry in re.split(r"[,;\n]", typed(text)) if entry.strip()]
     if entries and all(":" in entry for entry in entries):
         return FrameStrengths(_interpolated(_key_frames(entries, frames), frames, between))
     values = [_strength(entry) for entry in entries]

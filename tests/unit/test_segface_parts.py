@@ -66,6 +66,7 @@ def test_names_groups_and_minus() -> None:
         chosen("glasses, hat; earring\nnecklace") == ["glasses", "hat", "earring", "necklace"] == chosen("accessories")
     )
     assert chosen("Earrings, LEFT_EYE") == ["left eye", "earring"]
+    assert chosen("glasses，hat；earring、necklace") == chosen("accessories")
     assert chosen("eyes") == ["left eye", "right eye"]
     assert len(chosen("person")) == 18 and "background" not in chosen("person")
     assert set(chosen("head")) - set(chosen("head, -hat, -hair")) == {"hat", "hair"}

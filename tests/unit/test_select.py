@@ -70,6 +70,7 @@ def test_unknown_order_lists_the_orders() -> None:
         ("0,2", [0, 2]),
         ("1-3", [1, 2, 3]),
         ("3, 0-1 ,3", [3, 0, 1, 3]),
+        ("３，０－１、２", [3, 0, 1, 2]),
     ],
 )
 def test_lists_of_numbers(text: str, expected: list[int]) -> None:
