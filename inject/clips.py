@@ -105,7 +105,7 @@ def new_file(prefix: str, ending: str, width: int, height: int) -> tuple[Path, s
     """A new file of the output folder: (path, name below the output folder), numbered as the host numbers pictures."""
     root = output_folder()
     # The host would make a hidden file of an empty name.
-    prefix = checked_prefix(prefix).strip() or "clip"
+    prefix = checked_prefix(prefix).strip() or "likeness"
     with writing(root / prefix):
         folder, name, counter, below, _ = folder_paths().get_save_image_path(prefix, str(root), width, height)
     path = Path(folder) / f"{name}_{counter:05}_{ending}"

@@ -174,7 +174,7 @@ def test_new_pictures_and_sound_become_a_clip() -> None:
     metadata = read_facts(path).metadata
     assert json.loads(metadata["prompt"]) == given["prompt"] and json.loads(metadata["workflow"]) == {"a": "剪"}
     nameless = LikenessSaveClip().save(**defaults(LikenessSaveClip, images=images, filename_prefix=" "))["result"][1]
-    assert nameless.startswith("clip_")
+    assert nameless.startswith("likeness_")
     alpha = torch.cat([images, torch.ones(12, 96, 160, 1)], -1)
     assert LikenessSaveClip().save(**defaults(LikenessSaveClip, images=alpha))["result"][1].endswith(".mp4")
 
