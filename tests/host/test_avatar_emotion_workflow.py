@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import math
 import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import avatar_models
 import numpy as np
 import pytest
 import torch
+from graph_runner import Outputs, StandIn, run_graph
 from host_inprocess import engine
-from likeness_pack import nodes as ours
 from likeness_pack.adapters.families.avatar_emotion.arch import EmotionSizes
 from likeness_pack.adapters.families.avatar_emotion.layout import EmotionFacts
 from likeness_pack.inject import model_folders
@@ -101,26 +99,6 @@ def _write_voice(path: Path) -> None:
         file.writeframes((samples * 8000).astype("<i2").tobytes())
 
 
-def _known() -> dict[str, Any]:
-    """The host's own classes, those of its newer form included, and ours."""
-    found = dict(importlib.import_module("nodes").NODE_CLASS_MAPPINGS)
-    for name in ("nodes_video", "nodes_custom_sampler", "nodes_hunyuan", "nodes_images", "nodes_latent"):
-        module = importlib.import_module(f"comfy_extras.{name}")
-        found |= getattr(module, "NODE_CLASS_MAPPINGS", {})
-        for one in vars(module).values():
-            if inspect.isclass(one) and hasattr(one, "define_schema") and one.__module__ == module.__name__:
-                found[one.define_schema().node_id] = one
-    return {**found, **ours.NODE_CLASS_MAPPINGS}
-
-
-def _called(node: Any, given: dict[str, Any]) -> tuple[Any, ...]:
-    if hasattr(node, "define_schema"):
-        with mock.patch.object(node, "hidden", mock.Mock(extra_pnginfo=None, prompt=None), create=True):
-            return tuple(node.execute(**given).args)
-    found = getattr(node(), node.FUNCTION)(**given)
-    return tuple(found["result"] if isinstance(found, dict) else found)
-
-
 def _graph() -> dict[str, Any]:
     """The workflow as it is, but for the size, the steps and the length of windows."""
     graph: dict[str, Any] = api_workflow("avatar_emotion")
@@ -135,27 +113,16 @@ def _graph() -> dict[str, Any]:
     return graph
 
 
-def run(graph: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+def run(graph: dict[str, Any]) -> dict[str, Outputs]:
     """Outputs of every node by its title."""
-    known, vae = _known(), Vae()
-    replaced = {
-        "VAELoader": (vae,),
-        "DualCLIPLoader": (None,),
-        "CLIPVisionLoader": (None,),
-        "LikenessEncodeAvatarPrompt": tuple(avatar_models.text(12, 9, TEXT, seed) for seed in (1, 2)),
+    text = tuple(avatar_models.text(12, 9, TEXT, seed) for seed in (1, 2))
+    stand_ins: dict[str, StandIn] = {
+        "VAELoader": lambda given: (Vae(),),
+        "DualCLIPLoader": lambda given: (None,),
+        "CLIPVisionLoader": lambda given: (None,),
+        "LikenessEncodeAvatarPrompt": lambda given: text,
     }
-    done: dict[str, tuple[Any, ...]] = {}
-
-    def result(number: str) -> tuple[Any, ...]:
-        if number not in done:
-            entry = graph[number]
-            given = {k: result(v[0])[v[1]] if isinstance(v, list) else v for k, v in entry["inputs"].items()}
-            kind = entry["class_type"]
-            done[number] = replaced[kind] if kind in replaced else _called(known[kind], given)
-        return done[number]
-
-    with torch.inference_mode():
-        return {entry["_meta"]["title"]: result(number) for number, entry in graph.items()}
+    return run_graph(graph, stand_ins, ("video", "custom_sampler", "hunyuan", "images", "latent"))
 
 
 def test_a_character_speaks_with_an_emotion(files: None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +12,8 @@ import pytest
 import torch
 from avatar_host import TEXT_WIDTH, VideoVae, thin_clip, thin_clip_vision
 from clip_people import GREEN, RED, ColourDetector, frame_of
+from graph_runner import Outputs, StandIn, run_graph
 from host_inprocess import engine
-from likeness_pack import nodes as ours
 from likeness_pack.inject import model_folders
 from likeness_pack.inject.host import folder_paths
 from likeness_pack.inject.loaded_networks import LoadedDetector
@@ -30,15 +28,6 @@ EXTRAS = ("custom_sampler", "hunyuan", "model_advanced", "images")
 STEPS, LENGTH = 2, 9
 SIZES = {"avatar_one_speaker": (96, 96), "avatar_two_speakers": (192, 96)}
 FACE = 20.0
-
-
-def known_nodes() -> dict[str, Any]:
-    """Nodes of the host's core and extras, and ours."""
-    found: dict[str, Any] = {}
-    for name in ("nodes", *(f"comfy_extras.nodes_{extra}" for extra in EXTRAS)):
-        with contextlib.suppress(ImportError):
-            found |= getattr(importlib.import_module(name), "NODE_CLASS_MAPPINGS", {})
-    return found | ours.NODE_CLASS_MAPPINGS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,32 +97,16 @@ def clip() -> Any:
     return thin_clip()
 
 
-def run(graph: dict[str, Any], folder: Path, clip: Any) -> dict[str, tuple[Any, ...]]:
+def run(graph: dict[str, Any], folder: Path, clip: Any) -> dict[str, Outputs]:
     """Outputs of every node by title; the loaders of models that no stand-in file exists for give thin ones."""
-    stand_ins = {
-        "DualCLIPLoader": lambda: clip,
-        "CLIPVisionLoader": lambda: thin_clip_vision(folder),
-        "VAELoader": VideoVae,
-        "LikenessLoadDetector": lambda: LoadedDetector(ColourDetector(FACE)),
+    stand_ins: dict[str, StandIn] = {
+        "LoadImage": lambda given: (photo(given["image"]),),
+        "DualCLIPLoader": lambda given: (clip,),
+        "CLIPVisionLoader": lambda given: (thin_clip_vision(folder),),
+        "VAELoader": lambda given: (VideoVae(),),
+        "LikenessLoadDetector": lambda given: (LoadedDetector(ColourDetector(FACE)),),
     }
-    known, done = known_nodes(), dict[str, tuple[Any, ...]]()
-
-    def result(number: str) -> tuple[Any, ...]:
-        if number not in done:
-            entry = graph[number]
-            given = {k: result(v[0])[v[1]] if isinstance(v, list) else v for k, v in entry["inputs"].items()}
-            kind = entry["class_type"]
-            if kind == "LoadImage":
-                done[number] = (photo(given["image"]),)
-            elif kind in stand_ins:
-                done[number] = (stand_ins[kind](),)
-            else:
-                with torch.inference_mode():
-                    found = getattr(known[kind](), known[kind].FUNCTION)(**given)
-                done[number] = found["result"] if isinstance(found, dict) else tuple(found)
-        return done[number]
-
-    return {entry["_meta"]["title"]: result(number) for number, entry in graph.items()}
+    return run_graph(graph, stand_ins, EXTRAS)
 
 
 def test_one_speaker(files: None, clip: Any, tmp_path: Path) -> None:

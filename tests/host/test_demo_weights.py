@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from graph_runner import run_graph
 from host_inprocess import engine
-from likeness_pack import nodes as ours
 from likeness_pack.adapters import registry
 from likeness_pack.adapters.checkpoint import read_header
 from likeness_pack.adapters.demo_weights import DRAWN_BASE, DRAWN_ENCODER, UNET_PREFIX
@@ -134,38 +134,10 @@ def test_a_prompt_moves_the_picture(loaded: Any) -> None:
     assert left.shape == (1, 4, 768) and float((left - right).abs().max()) > 0.05
 
 
-def run(name: str) -> dict[str, tuple[Any, ...]]:
-    """Outputs of every node of a workflow, by title, through node classes of ours and of the host."""
-    from likeness_pack.inject.host import import_first
-
-    host = import_first("nodes", "comfy.nodes.base_nodes")
-    known = {**getattr(host, "NODE_CLASS_MAPPINGS", {}), **ours.NODE_CLASS_MAPPINGS}
-    graph = api_workflow(name)
-    done: dict[str, tuple[Any, ...]] = {}
-
-    def result(number: str) -> tuple[Any, ...]:
-        if number not in done:
-            node = graph[number]
-            kind = known[node["class_type"]]
-            given = {
-                key: result(value[0])[value[1]] if isinstance(value, list) else value
-                for key, value in node["inputs"].items()
-            }
-            found = getattr(kind(), kind.FUNCTION)(**given)
-            done[number] = found["result"] if isinstance(found, dict) else found
-        return done[number]
-
-    with torch.inference_mode():
-        for number, node in graph.items():
-            if node["class_type"] != "SaveImage":
-                result(number)
-    return {graph[number]["_meta"]["title"]: found for number, found in done.items()}
-
-
 def test_the_drawn_workflow_brings_the_person_nearer(placed: None) -> None:
     from likeness_pack.evaluation.identity_sheet import mean_distance
 
-    done = run("drawn_fact_portrait")
+    done = run_graph(api_workflow("drawn_fact_portrait"), {"SaveImage": lambda given: (given["images"],)})
     reference = done["Identity"][0]
     plain, person = (
         mean_distance(reference, done[title][0]) for title in ("Identities, plain", "Identities, with the person")

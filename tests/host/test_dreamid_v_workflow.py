@@ -6,10 +6,8 @@ names. The VAE is the host's own with narrow layers. Only 'Load CLIP' is replace
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import importlib
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from unittest import mock
 
 import pytest
 import torch
+from graph_runner import Outputs, run_graph
 from host_inprocess import engine
 from likeness_pack import nodes as ours
 from likeness_pack.adapters.errors import HostTooOld
@@ -110,43 +109,9 @@ def files(module_folders: ModuleFolders) -> Iterator[None]:
         (inputs / name).unlink()
 
 
-def _host_nodes() -> dict[str, Any]:
-    """The host's own classes, those of its newer form included."""
-    found = dict(importlib.import_module("nodes").NODE_CLASS_MAPPINGS)
-    for name in ("nodes_custom_sampler", "nodes_model_advanced"):
-        module = importlib.import_module(f"comfy_extras.{name}")
-        found |= getattr(module, "NODE_CLASS_MAPPINGS", {})
-        for one in vars(module).values():
-            if inspect.isclass(one) and hasattr(one, "define_schema") and one.__module__ == module.__name__:
-                found[one.define_schema().node_id] = one
-    return found
-
-
-def _called(node: Any, given: dict[str, Any]) -> tuple[Any, ...]:
-    if hasattr(node, "define_schema"):
-        with mock.patch.object(node, "hidden", mock.Mock(extra_pnginfo=None, prompt=None), create=True):
-            return tuple(node.execute(**given).args)
-    found = getattr(node(), node.FUNCTION)(**given)
-    found = asyncio.run(found) if inspect.iscoroutine(found) else found
-    return tuple(found["result"] if isinstance(found, dict) else found)
-
-
-def run(graph: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+def run(graph: dict[str, Any]) -> dict[str, Outputs]:
     """Outputs of every node by its title."""
-    known = {**_host_nodes(), **ours.NODE_CLASS_MAPPINGS}
-    done: dict[str, tuple[Any, ...]] = {}
-
-    def result(number: str) -> tuple[Any, ...]:
-        if number not in done:
-            entry = graph[number]
-            given = {k: result(v[0])[v[1]] if isinstance(v, list) else v for k, v in entry["inputs"].items()}
-            done[number] = (
-                (Umt5(),) if entry["class_type"] == "CLIPLoader" else _called(known[entry["class_type"]], given)
-            )
-        return done[number]
-
-    with torch.inference_mode():
-        return {entry["_meta"]["title"]: result(number) for number, entry in graph.items()}
+    return run_graph(graph, {"CLIPLoader": lambda given: (Umt5(),)}, ("custom_sampler", "model_advanced"))
 
 
 def _graph() -> dict[str, Any]:
