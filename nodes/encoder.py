@@ -40,10 +40,7 @@ class LikenessLoadEncoder:
         """Inputs as the host asks for them."""
         from ..adapters.encoders import packages as encoder_packages
 
-        names = [
-            *encoder_packages.names(model_folders.folder_roots("insightface")),
-            *model_folders.list_files(model_folders.ENCODERS),
-        ]
+        names = [*encoder_packages.names(), *model_folders.list_files(model_folders.ENCODERS)]
         tooltip = "Files: models/face_encoders, recognised by content. dlib and insightface: optional packages."
         return {"required": {"encoder": (names, {"default": names[0], "tooltip": tooltip})}}
 
@@ -52,8 +49,7 @@ class LikenessLoadEncoder:
         """A missing file is told with its source, size, licence and folder."""
         from ..adapters.encoders import packages
 
-        names = packages.names(model_folders.folder_roots("insightface"))
-        return model_folders.listed(model_folders.ENCODERS, encoder, names)
+        return model_folders.listed(model_folders.ENCODERS, encoder, packages.names())
 
     def load(self, encoder: str) -> tuple[LoadedEncoder, str]:
         """Build the encoder."""

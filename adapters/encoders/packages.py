@@ -13,21 +13,18 @@ ARCFACE = "arcface_"
 PACKS = ("buffalo_l", "antelopev2")
 
 
-def names(roots: Sequence[Path]) -> list[str]:
+def names() -> list[str]:
     """Ids of the package encoders.
 
     All are always listed in one order, so that a graph from another machine is valid here; loading one whose package
     or file is missing says what to install or where to put it.
-
-    Args:
-        roots: folders that may hold insightface packs; they change nothing.
     """
     return [DLIB, *(ARCFACE + pack for pack in PACKS)]
 
 
 def is_package(name: str) -> bool:
     """Whether ``name`` is one of `names` rather than a file."""
-    return name == DLIB or name in {ARCFACE + pack for pack in PACKS}
+    return name in names()
 
 
 def load(name: str, roots: Sequence[Path]) -> FaceEncoder:
@@ -45,7 +42,7 @@ def load(name: str, roots: Sequence[Path]) -> FaceEncoder:
         return load_dlib_resnet()
     if not is_package(name):
         raise UnknownCheckpoint(
-            f"face encoder {name}", expected=" or ".join(names(())), found="another name", cure="choose one of the list"
+            f"face encoder {name}", expected=" or ".join(names()), found="another name", cure="choose one of the list"
         )
     from .arcface_insightface.encoder import find_pack, load_arcface
 

@@ -68,7 +68,7 @@ def test_a_picture_without_a_face_is_nobody(encoder):
 
 
 def test_every_encoder_has_a_threshold_with_a_source():
-    for encoder in [*names(()), "transface_s", "transface_b", "transface_l", "transface_16x2", "arcface_vit_b"]:
+    for encoder in [*names(), "transface_s", "transface_b", "transface_l", "transface_16x2", "arcface_vit_b"]:
         assert threshold_for(encoder).source
     assert not THRESHOLDS["dlib_resnet"].convention
     with pytest.raises(IdentityMismatch, match="clip_only"):

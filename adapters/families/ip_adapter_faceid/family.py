@@ -41,7 +41,7 @@ class FaceIDFamily(Family):
         if reason is not None:
             return reason
         base, _ = BASES[parts.context]
-        hyper: dict[str, int | str | float] = {"base": base, "tokens": parts.tokens, **_estimates(header, parts)}
+        hyper: dict[str, int | str | float] = {"base": base, "tokens": parts.tokens, **_estimates(parts)}
         if parts.has_perceiver:
             why = "the tensors of Plus and PlusV2 have the same names and shapes"
             if base == "sdxl":
@@ -93,7 +93,7 @@ def _attention(header: CheckpointHeader, parts: Parts) -> nn.ModuleDict:
     return modules.to(kept_dtype(parts.attention["1.to_k_ip.weight"].dtype))
 
 
-def _estimates(header: CheckpointHeader, parts: Parts) -> dict[str, int]:
+def _estimates(parts: Parts) -> dict[str, int]:
     """Layers, and bytes: float32 projection with the face maps; keys and values of one photo, both branches."""
     maps = {name: info for name, info in parts.attention.items() if name.endswith(("to_k_ip.weight", "to_v_ip.weight"))}
     projection = sum(info.count for info in parts.projection.values())
