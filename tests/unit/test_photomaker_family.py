@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,21 @@ def test_version_two_wants_the_raw_embedding_of_each_photo(adapter: Any, variant
     ):
         with pytest.raises(EncoderMismatch, match=r"embedding \(2, 512\) of the encoder arcface_buffalo_l"):
             adapter.encode(photos(), wrong)
+
+
+def test_photos_without_a_face_are_left_out(adapter: Any, variant: str) -> None:
+    """Their rows of zeros would act as a person; version 1 takes no rows, and says so."""
+    rows = faces(3)
+    gap = rows.features["embedding"] * torch.tensor([1.0, 0.0, 1.0])[:, None]
+    made = adapter.encode(photos(3), replace(rows, features={"embedding": gap}))
+    if variant == "v1":
+        assert len(made) == 3 and made.notes == ("face identity not used: version 1 takes none",)
+        return
+    assert len(made) == 2 == len(made.photos) and made.notes == ("no face in image 1 (counted from 0): left out",)
+    whole = adapter.encode(photos(3), rows)
+    torch.testing.assert_close(made.features["id_tokens"], whole.features["id_tokens"][[0, 2]], atol=1e-5, rtol=1e-5)
+    with pytest.raises(EncoderMismatch, match="one for each photo"):
+        adapter.encode(photos(3), replace(rows, features={"embedding": gap * 0}))
 
 
 def test_identities_of_others_are_refused(adapter: Any) -> None:

@@ -57,7 +57,7 @@ class PhotoMakerAdapter(TextAdapter):
         self._low_rank = MappingProxyType(dict(low_rank))
 
     def encode(self, images: Tensor, identity: Identity | None = None) -> Identity:
-        """Identity tokens (N, T, 2048) of N whole photos (N, H, W, 3), 0..1.
+        """Identity tokens (N, T, 2048) of N whole photos (N, H, W, 3), 0..1; v2 leaves out those without a face.
 
         Args:
             images: the photos; the whole picture counts, as in the authors' pipeline.
@@ -69,6 +69,12 @@ class PhotoMakerAdapter(TextAdapter):
         images = as_rgb(images)
         device, _ = module_device_dtype(self.network)
         embedding = self._embedding(identity, len(images)) if self.needs_embedding else None
+        notes = () if self.needs_embedding or identity is None else ("face identity not used: version 1 takes none",)
+        if embedding is not None:
+            known = embedding.ne(0).any(dim=1)
+            missing = torch.nonzero(~known).flatten().tolist()
+            notes = tuple(f"no face in image {number} (counted from 0): left out" for number in missing)
+            images, embedding = images[known.to(images.device)], embedding[known]
         chunks = []
         for start in range(0, len(images), PHOTOS_AT_ONCE):
             part = slice(start, start + PHOTOS_AT_ONCE)
@@ -76,7 +82,8 @@ class PhotoMakerAdapter(TextAdapter):
             faces = None if embedding is None else embedding[part].to(device, torch.float32)
             with torch.no_grad():
                 chunks.append(self.network(pixels, faces).float().cpu())
-        return Identity(self.encoder, {ID_TOKENS: torch.cat(chunks)}, photos=tuple(map(photo_hash, images)))
+        features = {ID_TOKENS: torch.cat(chunks)}
+        return Identity(self.encoder, features, photos=tuple(map(photo_hash, images)), notes=notes)
 
     def tokens(self, identity: Identity, options: TokenOptions) -> IdentityTokens:
         """Tokens (1, N * T, 2048) of an identity that `encode` made; nothing is added to negative rows."""
@@ -105,7 +112,7 @@ class PhotoMakerAdapter(TextAdapter):
         width = self.network.qformer_perceiver.embedding_dim
         embedding = None if identity is None else identity.features.get(EMBEDDING)
         right = identity is not None and identity.encoder == EMBEDDING_ENCODER
-        if right and embedding is not None and tuple(embedding.shape) == (count, width):
+        if right and embedding is not None and tuple(embedding.shape) == (count, width) and bool(embedding.any()):
             return embedding
         found = "no identity" if identity is None else f"an identity of the encoder {identity.encoder}"
         if embedding is not None:
