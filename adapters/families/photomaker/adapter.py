@@ -69,7 +69,9 @@ class PhotoMakerAdapter(TextAdapter):
         images = as_rgb(images)
         device, _ = module_device_dtype(self.network)
         embedding = self._embedding(identity, len(images)) if self.needs_embedding else None
-        notes = () if self.needs_embedding or identity is None else ("face identity not used: version 1 takes none",)
+        notes: tuple[str, ...] = ()
+        if identity is not None and not self.needs_embedding:
+            notes = ("face identity not used: version 1 takes none",)
         if embedding is not None:
             known = embedding.ne(0).any(dim=1)
             missing = torch.nonzero(~known).flatten().tolist()
