@@ -66,11 +66,14 @@ def unet_of(tensors: Mapping[str, Tensor]) -> Any:
             found="another network",
             cure="train on an SD1.5 model without inpainting",
         )
-    unet = diffusers().UNet2DConditionModel(
-        block_out_channels=tuple(int(named[f"{level}.weight"].shape[0]) for level in _LEVELS),
-        cross_attention_dim=int(named[_CONTEXT].shape[1]),
-        attention_head_dim=HEADS,
-    )
+    # Not started at random first, which takes seconds for a full UNet.
+    with torch.device("meta"):
+        unet = diffusers().UNet2DConditionModel(
+            block_out_channels=tuple(int(named[f"{level}.weight"].shape[0]) for level in _LEVELS),
+            cross_attention_dim=int(named[_CONTEXT].shape[1]),
+            attention_head_dim=HEADS,
+        )
+    unet = unet.to_empty(device="cpu")
     load_strictly(unet, named, what="base model")
     return unet.eval()
 

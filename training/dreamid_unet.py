@@ -230,20 +230,23 @@ def _sizes(base: Mapping[str, Tensor], embedding: int, tokens: int) -> Sizes:
 
 
 def _unet(sizes: Sizes, head_channels: int, inputs: int) -> Any:
+    """A UNet whose weights are still to be filled: torch's own random start would take seconds and be lost."""
     attends = ("CrossAttnDownBlock2D",) * 3, ("CrossAttnUpBlock2D",) * 3
-    return diffusers().UNet2DConditionModel(
-        in_channels=inputs,
-        out_channels=4,
-        down_block_types=(*attends[0], "DownBlock2D"),
-        up_block_types=("UpBlock2D", *attends[1]),
-        block_out_channels=tuple(sizes.levels),
-        layers_per_block=2,
-        cross_attention_dim=sizes.context,
-        # Despite its name diffusers takes the number of heads here.
-        attention_head_dim=[width // head_channels for width in sizes.levels],
-        use_linear_projection=True,
-        norm_num_groups=GROUPS,
-    )
+    with torch.device("meta"):
+        unet = diffusers().UNet2DConditionModel(
+            in_channels=inputs,
+            out_channels=4,
+            down_block_types=(*attends[0], "DownBlock2D"),
+            up_block_types=("UpBlock2D", *attends[1]),
+            block_out_channels=tuple(sizes.levels),
+            layers_per_block=2,
+            cross_attention_dim=sizes.context,
+            # Despite its name diffusers takes the number of heads here.
+            attention_head_dim=[width // head_channels for width in sizes.levels],
+            use_linear_projection=True,
+            norm_num_groups=GROUPS,
+        )
+    return unet.to_empty(device="cpu")
 
 
 def _attentions(unet: Any, kind: str) -> list[Any]:
