@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..faces.typed import typed
 from .errors import IdentityMismatch
 
 LEAST_QUALITY = 0.05
@@ -21,7 +22,7 @@ def qualities_from_text(text: str) -> list[float]:
     Raises:
         IdentityMismatch: something that is not a number.
     """
-    words = text.replace(",", " ").replace(";", " ").split()
+    words = typed(text).replace(",", " ").replace(";", " ").split()
     try:
         return [float(word) for word in words]
     except ValueError as error:

@@ -57,6 +57,7 @@ def faces_from_user(
     """
     if boxes_text.strip() or points_text.strip():
         faces, notes = _from_text(image_size, boxes_text, points_text)
+        notes += () if mask is None else ("mask not used: boxes or points are given",)
         return FaceBatch((faces,) * count, image_size, "user", notes=notes)
     if mask is not None:
         return _from_mask(image_size, count, mask)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from ..adapters.errors import IdentityMismatch
 from ..adapters.identity import EMBEDDING, Identity
 from ..faces.errors import LikenessError
+from ..faces.typed import typed
 
 LEAST_FACES = 5
 LEAST_PER_LABEL = 2
@@ -76,7 +77,7 @@ class AttributeHead:
 
 def parse_labels(text: str) -> list[str]:
     """Labels from a text: one for each face, separated by commas or new lines; spaces around them do not count."""
-    return [label.strip() for label in re.split(r"[,\n;]", text) if label.strip()]
+    return [label.strip() for label in re.split(r"[,\n;]", typed(text)) if label.strip()]
 
 
 def train_head(identity: Identity, labels: Sequence[str]) -> AttributeHead:

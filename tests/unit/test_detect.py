@@ -233,6 +233,11 @@ def test_each_blob_of_a_mask_is_a_face(shape):
     assert "approximated" in batch.notes[0]
 
 
+def test_a_mask_beside_boxes_is_not_used_and_said():
+    batch = faces_from_user((100, 200), 2, "10,20,50,70", mask=torch.ones(1, 100, 200))
+    assert batch.counts == (1, 1) and "mask not used: boxes or points are given" in batch.notes
+
+
 def test_a_mask_for_each_picture_and_specks():
     masks = torch.zeros(2, 100, 100)
     masks[0, 10:40, 10:40] = 1

@@ -150,6 +150,7 @@ def test_other_refusals():
 
 def test_labels_are_read_from_commas_lines_and_other_alphabets():
     assert parse_labels(" smile, calm\n\nsmile ;  笑顔,") == ["smile", "calm", "smile", "笑顔"]
+    assert parse_labels("是，否；是、否") == ["是", "否", "是", "否"]
     assert parse_labels(" \n") == []
 
 

@@ -71,6 +71,7 @@ class TestCombineByPrecision:
         combined, _ = LikenessCombineIdentities().combine(identity, "precision", qualities="0.8, 0.2")
         found = combined.features["embedding"][0]
         assert float(found[0] / found[1]) == pytest.approx(4.0)
+        assert qualities_from_text("０.8，0.2、1") == [0.8, 0.2, 1.0]
         with pytest.raises(IdentityMismatch, match="one number for each face"):
             qualities_from_text("good, bad")
 
