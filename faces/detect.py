@@ -99,7 +99,7 @@ def detect_faces(
     kept = [number for number in range(len(found)) if on_missing_face == "keep" or number not in set(missing)]
     if missing:
         fate = "kept with no face" if on_missing_face == "keep" else "left out"
-        notes.append(f"no face in {_numbered(label, missing)} (counted from 0): {fate}")
+        notes.append(f"no face in {numbered(label, missing)} (counted from 0): {fate}")
     size = (int(pictures.shape[1]), int(pictures.shape[2]))
     return FaceBatch(tuple(found[number] for number in kept), size, detector.name, notes=tuple(notes)), kept
 
@@ -148,7 +148,7 @@ def _look_again(
             if len(faces):
                 found[number] = _mapped_back(faces, scale, shift)
                 helped.append(number)
-    return [f"{_numbered(label, helped)}: found only {look.title}"] if helped else []
+    return [f"{numbered(label, helped)}: found only {look.title}"] if helped else []
 
 
 def _parts(numbers: Sequence[int], pictures: Tensor, growth: float) -> Iterator[Sequence[int]]:
@@ -188,7 +188,7 @@ def _mapped_back(faces: Faces, scale: float, shift: tuple[float, float]) -> Face
     return Faces((faces.boxes - offset.repeat(2)) / scale, (faces.landmarks5 - offset) / scale, faces.scores)
 
 
-def _numbered(label: str, numbers: Sequence[int]) -> str:
+def numbered(label: str, numbers: Sequence[int]) -> str:
     """``image 3`` or ``images 0, 4``; every number is named, runs of three and more as ``7-19``."""
     runs: list[list[int]] = []
     for number in numbers:
@@ -205,7 +205,7 @@ def _no_face(
 ) -> NoFaceFound:
     tried = ", then ".join(["as it is", *(look.title for look in looks)])
     return NoFaceFound(
-        _numbered(label, missing) + " (counted from 0)",
+        numbered(label, missing) + " (counted from 0)",
         expected=f"a face with a score of at least {score:g} in every {label}",
         found=f"none in {len(missing)} of {count} with {detector.name} (tried {tried})",
         cure="use clearer, upright pictures, lower the score, give boxes, points or a mask instead of detection, "

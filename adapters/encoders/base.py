@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...faces.align import crop_faces
-from ...faces.detect import OnMissingFace, Progress
+from ...faces.detect import OnMissingFace, Progress, numbered
 from ...faces.errors import BadImage, BadMask, FaceChoice, NoFaceFound
 from ...faces.images import as_rgb
 from ...faces.masks import as_mask
@@ -290,7 +290,7 @@ def _with_empty_rows(
 
 
 def _named(missing: Sequence[int]) -> str:
-    return f"image{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} (counted from 0)"
+    return f"{numbered('image', missing)} (counted from 0)"
 
 
 def _check_policy(which: str, on_missing_face: str) -> None:

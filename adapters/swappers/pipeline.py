@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ...faces.align import align_matrix
 from ...faces.crops import CroppedFaces, picture_numbers
-from ...faces.detect import Progress
+from ...faces.detect import Progress, numbered
 from ...faces.embeddings import average, balance
 from ...faces.errors import BadImage, FaceChoice, NoFaceFound
 from ...faces.tracking import TrackedFaces
@@ -131,10 +131,10 @@ def require_some(batch: FaceBatch) -> None:
     Raises:
         NoFaceFound: naming every picture without one.
     """
-    missing = [str(number) for number, count in enumerate(batch.counts) if not count]
+    missing = [number for number, count in enumerate(batch.counts) if not count]
     if missing:
         raise NoFaceFound(
-            f"image{'s' if len(missing) > 1 else ''} {', '.join(missing)} (counted from 0)",
+            f"{numbered('image', missing)} (counted from 0)",
             expected="a face to swap in every image",
             found=f"none in {len(missing)} of {len(batch)}",
             cure='set on_missing_face to "keep", and these images pass unchanged',

@@ -80,6 +80,11 @@ def changed(before: Tensor, after: Tensor) -> Tensor:
     return (before != after).any(-1)
 
 
+def test_many_frames_without_a_face_are_named_by_runs() -> None:
+    with pytest.raises(NoFaceFound, match=r"images 0-29, 31 \(counted"):
+        swap_clip(clip(*[{}] * 30, walk(0), {}), job(on_missing_face="error", follow=FollowOptions(fill=False)))
+
+
 @pytest.mark.parametrize("track", [True, False])
 @pytest.mark.parametrize("policy", ["keep", "skip", "error"])
 @pytest.mark.parametrize("missing", [set(), {0, 7, 8, 49}])
