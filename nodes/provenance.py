@@ -234,9 +234,7 @@ class LikenessSaveModelMetadata:
                 "title": text("Name for people. Empty: as in the file, or the new file's name."),
                 "author": text("Who made it. Empty: as in the file."),
                 "licence": text("Licence id such as cc-by-nc-4.0. Empty: as in the file."),
-                "base_licence": text(
-                    "Licence ids of the base models, separated by commas, to see what got lost."
-                ),
+                "base_licence": text("Licence ids of the base models, separated by commas, to see what got lost."),
                 "merged_from": text("Models it was merged from or trained on. Empty: as in the file."),
                 "description": text("What it does and what it was trained on. Empty: as in the file.", multiline=True),
                 "base_file": (

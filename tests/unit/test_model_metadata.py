@@ -63,10 +63,15 @@ def test_the_copy_passes_the_check_and_a_changed_one_does_not(tmp_path):
 
 
 def test_what_the_file_said_stays_and_an_old_hash_of_the_whole_goes(tmp_path):
-    source = _lora(tmp_path, **{
-        "modelspec.title": "Old", "modelspec.author": "A", "modelspec.implementation": "other", "modelspec.date": "2020",
-        "modelspec.hash_sha256": "0x00", "sshs_model_hash": "f" * 64,
-    })  # fmt: skip
+    said = {
+        "modelspec.title": "Old",
+        "modelspec.author": "A",
+        "modelspec.implementation": "other",
+        "modelspec.date": "2020",
+        "modelspec.hash_sha256": "0x00",
+        "sshs_model_hash": "f" * 64,
+    }
+    source = _lora(tmp_path, **said)
     said = _says(_copy(source, author="B"))
     assert (said["modelspec.title"], said["modelspec.author"]) == ("Old", "B")
     assert (said["modelspec.implementation"], said["modelspec.date"]) == ("other", "2020")
