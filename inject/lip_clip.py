@@ -93,7 +93,8 @@ def sync_clip(
     faces = _faces_of(clip, detector, options, lambda done, total: tell(done, 2 * max(done, total)))
     check_faces(job, faces, options.on_missing_face)
     total = len(faces) if options.length == "clip" else voice.frames
-    count, done = Count(), len(faces)
+    filled = faces.filled if isinstance(faces, TrackedFaces) else ()
+    count, done = Count(filled=sum(any(one) for one in filled)), len(faces)
 
     def told() -> None:
         nonlocal done

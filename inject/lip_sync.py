@@ -66,11 +66,13 @@ class Count:
         painted: frames with a new mouth.
         without_face: numbers of frames that have no face.
         silent: frames behind the end of the sound.
+        filled: frames of the clip in which no face was found and its place was taken from those around.
     """
 
     painted: int = 0
     without_face: list[int] = field(default_factory=list)
     silent: int = 0
+    filled: int = 0
 
 
 class LipSync:
@@ -296,6 +298,8 @@ def sync_report(job: LipSync, count: Count, frames: int, voice: Voice, region: s
         f"{version}{' with UnAvgLip' if job.keeps_person else ''}, pasted by {region}",
         f"{frames} frames at {float(voice.fps):.6g} fps, {count.painted} with a new mouth",
     ]
+    if count.filled:
+        lines.append(f"{count.filled} frames without a face found, its place taken from those around")
     if count.without_face:
         lines.append(f"{len(count.without_face)} frames without a face, left as they are")
     if count.silent:
