@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from ..adapters.identity import Identity
 from ..adapters.identity_ops import faces_alone
 from ..adapters.reference import ReferenceAdapter
 from ..adapters.text_adapter import TextAdapter
+from ..faces.errors import LikenessError
 from . import attention, dit_blocks, gated
 from .forward_guard import ForwardGuard
 from .host import model_management
@@ -183,6 +185,7 @@ def _term_fields(
     clone: Any, loaded: LoadedAdapter, identity: Identity, options: ApplyOptions, steps: StepRange
 ) -> dict[str, Any]:
     """The fields of a `Term`."""
+    _check_strengths(options)
     mask = acting_mask(options.mask, options.strength)
     identity = faces_alone(identity)
     device, dtype = model_management().get_torch_device(), compute_dtype(clone)
@@ -194,6 +197,15 @@ def _term_fields(
         "mask": mask,
         "positive_only": not options.tokens.negative,
     }
+
+
+def _check_strengths(options: ApplyOptions) -> None:
+    """Refuse numbers of other nodes that would make every pixel black."""
+    for name, value in (("strength", options.strength), ("lora_strength", options.lora_strength)):
+        if not math.isfinite(value):
+            raise LikenessError(
+                name, expected="a finite number", found=str(value), cure="look at the node that gives this number"
+            )
 
 
 def _patch_cross_attention(

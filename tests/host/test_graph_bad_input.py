@@ -217,6 +217,14 @@ def test_a_range_that_ends_before_it_begins_is_told(good: Path) -> None:
     assert SENTENCE.fullmatch(str(caught.value)), str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["strength", "lora_strength"])
+def test_a_strength_that_is_no_number_is_told(good: Path, name: str) -> None:
+    """A node of mathematics may give one, and no range of a widget stops it."""
+    with pytest.raises(LikenessError, match=f"{name}: expected a finite number, found nan") as caught:
+        apply(load_adapter(good), arcface_identity(), **{name: float("nan")})
+    assert SENTENCE.fullmatch(str(caught.value)), str(caught.value)
+
+
 def detect(images: Tensor, detector: Any, policy: str = "error") -> tuple[Any, ...]:
     return LikenessDetectFaces().detect(images, detector, 0.0, policy)["result"]
 
