@@ -13,33 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from farm_yard import workflow
 from host_process import ComfyProcess
 from module_folders import ModuleFolders
 from pack import ROOT
 from PIL import Image
-
-WORKFLOW: dict[str, Any] = {
-    "1": {"class_type": "LoadImage", "inputs": {"image": "none.png"}, "_meta": {"title": "Photo"}},
-    "2": {
-        "class_type": "LikenessDegradePictures",
-        "inputs": {
-            "images": ["1", 0],
-            "seed": 1,
-            "rounds": 0,
-            "blur": 1.0,
-            "resize": 1.0,
-            "noise": 1.0,
-            "jpeg": 1.0,
-            "each_picture": True,
-        },
-        "_meta": {"title": "Degrade"},
-    },
-    "3": {
-        "class_type": "SaveImage",
-        "inputs": {"images": ["2", 0], "filename_prefix": "likeness/one"},
-        "_meta": {"title": "Save"},
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +30,7 @@ def server(module_folders: ModuleFolders) -> Iterator[ComfyProcess]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "w.json").write_text(json.dumps(WORKFLOW), encoding="utf-8")
+    (tmp_path / "w.json").write_text(json.dumps(workflow(0, "likeness/one")), encoding="utf-8")
     for place in range(3):
         pixels = np.full((24, 32, 3), 40 * place + 10, dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"photo {place}.png")
@@ -111,8 +89,8 @@ def test_stopping_the_command_stops_it_on_the_server(server: ComfyProcess, folde
     noise = np.random.default_rng(1).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "large.png")
     many = {"class_type": "RepeatImageBatch", "inputs": {"image": ["1", 0], "amount": 64}, "_meta": {"title": "Many"}}
-    slow = {**WORKFLOW, "4": many, "2": {**WORKFLOW["2"], "inputs": {**WORKFLOW["2"]["inputs"], "images": ["4", 0]}}}
-    slow["2"]["inputs"]["rounds"] = 2
+    slow = {**workflow(2, "likeness/one"), "4": many}
+    slow["2"]["inputs"]["images"] = ["4", 0]
     (folder / "w.json").write_text(json.dumps(slow), encoding="utf-8")
     options = ("--set", f"Photo.image=@{folder / 'large.png'}", "--json")
     process = subprocess.Popen(

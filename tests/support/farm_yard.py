@@ -16,28 +16,18 @@ from pack import ROOT
 from PIL import Image
 
 LONGEST = 1500.0
-WORKFLOW: dict[str, Any] = {
-    "1": {"class_type": "LoadImage", "inputs": {"image": "none.png"}, "_meta": {"title": "Photo"}},
-    "2": {
-        "class_type": "LikenessDegradePictures",
-        "inputs": {
-            "images": ["1", 0],
-            "seed": 1,
-            "rounds": 2,
-            "blur": 1.0,
-            "resize": 1.0,
-            "noise": 1.0,
-            "jpeg": 1.0,
-            "each_picture": True,
-        },
-        "_meta": {"title": "Degrade"},
-    },
-    "3": {
-        "class_type": "SaveImage",
-        "inputs": {"images": ["2", 0], "filename_prefix": "farm"},
-        "_meta": {"title": "Save"},
-    },
-}
+
+
+def workflow(rounds: int, prefix: str) -> dict[str, Any]:
+    """A photo through ``rounds`` of seeded degradation, saved under a prefix; needs no model."""
+    degraded = {"images": ["1", 0], "seed": 1, "rounds": rounds, "each_picture": True}
+    degraded |= dict.fromkeys(("blur", "resize", "noise", "jpeg"), 1.0)
+    saved = {"images": ["2", 0], "filename_prefix": prefix}
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "none.png"}, "_meta": {"title": "Photo"}},
+        "2": {"class_type": "LikenessDegradePictures", "inputs": degraded, "_meta": {"title": "Degrade"}},
+        "3": {"class_type": "SaveImage", "inputs": saved, "_meta": {"title": "Save"}},
+    }
 
 
 class Yard:
@@ -53,7 +43,7 @@ class Yard:
             Image.fromarray(pixels).save(self.photos / f"photo {place:02d}.png")
         (self.photos / "hostile.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture follows")
         self.workflow = folder / "workflow.json"
-        self.workflow.write_text(json.dumps(WORKFLOW), encoding="utf-8")
+        self.workflow.write_text(json.dumps(workflow(2, "farm")), encoding="utf-8")
 
     def start(
         self, output: str, *options: str, source: Path | None = None, before: Sequence[str] = ()
