@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     GatedLayers = Mapping[str, GatedSelfAttention]
 
-BASE_TITLES = {"sd15": "SD1.5", "sdxl": "SDXL"}
+BASE_TITLES = {"sd15": "an SD1.5", "sdxl": "an SDXL", "musetalk": "a MuseTalk"}
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ def check_base(loaded: LoadedAdapter, layers: Sequence[UNetLayer]) -> None:
     contexts = {layer.context_dim for layer in layers}
     if expected == found and contexts == {adapter.context_dim}:
         return
-    base = BASE_TITLES.get(adapter.base, adapter.base)
+    base = BASE_TITLES.get(adapter.base, f"a {adapter.base}")
     raise BaseModelMismatch(
         adapter.report.title,
-        expected=f"an {base} model with {_described(expected, {adapter.context_dim})}",
+        expected=f"{base} model with {_described(expected, {adapter.context_dim})}",
         found=_described(found, contexts),
-        cure=f"connect an {base} model, or load the adapter made for this one",
+        cure=f"connect {base} model, or load the adapter made for this one",
     )
 
 

@@ -23,7 +23,7 @@ from likeness_pack.adapters.families.musetalk.voice import Voice
 from likeness_pack.faces.errors import FaceChoice, NoFaceFound
 from likeness_pack.inject import lip_clip, model_folders
 from likeness_pack.inject.host import folder_paths, model_management
-from likeness_pack.inject.lip_sync import LipSync, LipSyncOptions
+from likeness_pack.inject.lip_sync import LipSync, LipSyncOptions, sync_report
 from likeness_pack.inject.loaded_parser import LoadedParser
 from likeness_pack.media.audio import Waveform
 from likeness_pack.media.revoice import RevoicedClip
@@ -136,6 +136,19 @@ def test_a_whole_clip_with_its_sound(model: Any, vae: Any, tmp_path: Path) -> No
     assert any("left out: audio of the clip" in note for note in done.notes)
     assert "left out: 0.76 s of the sound, behind the last frame" in done.notes
     assert abs(float(sum(part[2] for part in packets(tmp_path / "out.mkv", "audio"))) - 0.24) < 0.05
+
+
+def test_a_face_whose_place_was_filled_in_is_told(model: Any, vae: Any, tmp_path: Path) -> None:
+    source = written_clip(tmp_path / "in.mp4", RATES[1], 4, lambda n: {} if n == 1 else {RED: (60.0 + n, 52.0, 1.0)})
+    job = Listener(model, vae, LipSyncOptions("box"))
+    job.heard = []
+    voice = Voice(Fraction(1, 5), Fraction(25), lambda moments: seeded(len(moments), 50, 384))
+    clip = RevoicedClip(ClipJob(source, tmp_path / "out.mp4", 4), Waveform(torch.zeros(1, 1, 2560), 16000))
+    count = lip_clip.sync_clip(job, clip, ColourDetector(), voice, lip_clip.ClipSyncOptions(), nobody)[1]
+    assert (count.painted, count.filled, count.without_face) == (4, 1, [])
+    assert "1 frames without a face found, its place taken from those around" in sync_report(
+        job, count, 4, voice, "box"
+    )
 
 
 def test_a_clip_as_long_as_its_sound_goes_backwards(model: Any, vae: Any, tmp_path: Path) -> None:
