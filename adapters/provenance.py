@@ -100,9 +100,9 @@ def from_dict(values: Any, where: str) -> Manifest:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise _bad(where, "another content")
     try:
-        models = tuple(ModelUse(**model) for model in values["models"])
-        lists = {name: tuple(map(str, values[name])) for name in ("nodes", "identities", "notes")}
-        return Manifest(models=models, version=str(values["version"]), **lists)
+        models = tuple(_model_use(model) for model in values["models"])
+        lists = {name: tuple(map(_text, values[name])) for name in ("nodes", "identities", "notes")}
+        return Manifest(models=models, version=_text(values["version"]), **lists)
     except (KeyError, TypeError) as error:
         raise _bad(where, f"one without {error}" if isinstance(error, KeyError) else "one of another shape") from error
 
@@ -142,6 +142,19 @@ def manifest_text(manifest: Manifest) -> str:
         lines.append(f"model: {model.file}{about}, {model.digest[:12]}, weights {licence}, commercial use {may}")
     lines.append(f"identities: {', '.join(one[:12] for one in manifest.identities) or 'not recorded'}")
     return "\n".join([*lines, *(f"note: {note}" for note in manifest.notes)])
+
+
+def _model_use(values: Any) -> ModelUse:
+    if not isinstance(values, dict) or values.get("commercial") not in (True, False, None):
+        raise TypeError
+    return ModelUse(**{name: value if name == "commercial" else _text(value) for name, value in values.items()})
+
+
+def _text(value: Any) -> str:
+    """Anybody can write the file: control characters and halves of letters would reach a terminal."""
+    if not isinstance(value, str):
+        raise TypeError
+    return "".join(sign if sign.isprintable() else "?" for sign in value)
 
 
 def _decoded(text: str, where: str) -> Any:

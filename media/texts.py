@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,9 @@ def _picture_texts(path: Path) -> Mapping[str, str]:
 
     try:
         with Image.open(path) as picture:
+            # Some programs write texts behind the pixels, where they are found once these are read.
+            with suppress(OSError, ValueError, SyntaxError):
+                picture.load()
             return {str(name): value for name, value in picture.info.items() if isinstance(value, str)}
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
         found = "no such file" if not path.exists() else f"a file that is no picture ({type(cause).__name__})"

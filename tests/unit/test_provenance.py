@@ -50,7 +50,28 @@ def _png(folder: Path, **texts: str) -> Path:
     return path
 
 
+def _with_model(**model: object) -> dict[str, object]:
+    return {**MADE.as_dict(), "models": [{"file": "a", **model}]}
+
+
 class TestManifest:
+    @pytest.mark.parametrize(
+        "values",
+        [
+            _with_model(digest=5),
+            _with_model(commercial="yes"),
+            _with_model(commercial=[]),
+            {**MADE.as_dict(), "nodes": [1]},
+        ],
+    )
+    def test_values_of_another_kind_are_refused(self, values):
+        with pytest.raises(BadManifest, match="another shape"):
+            manifest_of({NAME: json.dumps(values)}, "x.png")
+
+    def test_what_a_terminal_would_obey_or_refuse_is_not_shown(self):
+        found = manifest_of({NAME: json.dumps({**MADE.as_dict(), "nodes": ["\x1b[31m我\n\ud800"]})}, "x.png")
+        assert found.nodes == ("?[31m我??",)
+
     def test_the_version_is_that_of_the_package(self):
         text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         assert f'version = "{VERSION}"' in text
@@ -106,6 +127,16 @@ class TestInvisibleMark:
         monkeypatch.setitem(sys.modules, "imwatermark", None)
         with pytest.raises(LikenessError, match="invisible-watermark"):
             mark_picture(torch.zeros(256, 256, 3))
+
+
+def test_texts_behind_the_pixels_are_read(tmp_path):
+    info, path = PngInfo(), tmp_path / "late.png"
+    info.add(b"tEXt", b"likeness\0" + json.dumps(MADE.as_dict()).encode(), after_idat=True)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+    assert read_manifest(path) == MADE
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadManifest, match="found none"):
+        read_manifest(path)
 
 
 def test_the_command_reads_files(tmp_path, capsys, monkeypatch):
