@@ -60,8 +60,8 @@ def read_card(text: str) -> ModelCard:
     bases = fields.get("base_model")
     return ModelCard(
         licence=normalised(licence, _first(fields.get("license_name"))[0]),
-        base_models=tuple(plain(str(one)) for one in (bases if isinstance(bases, list) else [bases]) if one),
-        relation=plain(str(fields.get("base_model_relation") or "")),
+        base_models=tuple(filter(None, map(_word, bases if isinstance(bases, list) else [bases]))),
+        relation=_word(fields.get("base_model_relation")),
         carbon=_carbon(fields.get("co2_eq_emissions")),
         informative=_tells("\n".join(lines[end + 1 :])),
         notes=notes,
@@ -87,7 +87,8 @@ def _fields(text: str) -> Mapping[str, Any]:
 
     try:
         fields = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # The reader lets errors of its conversions through, such as that of `!!int ''`.
         raise _bad("something else", "mend the lines between the dashes") from error
     if fields is None:
         return {}
@@ -98,15 +99,21 @@ def _fields(text: str) -> Mapping[str, Any]:
 
 def _first(value: Any) -> tuple[str | None, tuple[str, ...]]:
     if isinstance(value, list) and value:
-        return plain(str(value[0])), (f"the card names {len(value)} licences; the first counts",)
-    return (None if value is None or isinstance(value, list) else plain(str(value))), ()
+        return _word(value[0]) or None, (f"the card names {len(value)} licences; the first counts",)
+    return _word(value) or None, ()
 
 
 def _carbon(value: Any) -> str:
     if isinstance(value, dict):
-        source = plain(str(value.get("source") or ""))
-        return f"{plain(str(value.get('emissions')))} g{f' ({source})' if source else ''}"
-    return "" if value is None else f"{plain(str(value))} g"
+        grams, source = _word(value.get("emissions")), _word(value.get("source"))
+        return f"{grams} g{f' ({source})' if source else ''}" if grams else ""
+    grams = _word(value)
+    return f"{grams} g" if grams else ""
+
+
+def _word(value: Any) -> str:
+    """A value as text; "" for a list or a mapping, which a few lines of YAML can make too long for any memory."""
+    return "" if value is None or isinstance(value, dict | list | set | tuple) else plain(str(value))
 
 
 def _tells(body: str) -> bool:

@@ -79,11 +79,17 @@ class TestModelCard:
 
     @pytest.mark.parametrize(
         "text",
-        ["---\nlicense: mit\n", "---\n- a\n---\n", "---\n: :\n  {\n---\n", "---\n!!python/object:os.system\n---\n"],
+        ["---\nlicense: mit\n", "---\n- a\n---\n", "---\n: :\n  {\n---\n", "---\n!!python/object:os.system\n---\n"]
+        + [f"---\nlicense: {value}\n---\n" for value in ("!!int ''", "!!bool x", "!!timestamp x")],
     )
     def test_a_broken_card_is_one_sentence(self, text):
         with pytest.raises(BadModelCard, match="front matter"):
             read_card(text)
+
+    def test_lists_in_lists_are_not_written_out(self):
+        nested = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(60))
+        card = read_card(f"---\n{nested}license: *a60\nbase_model: [*a60, a/b]\nco2_eq_emissions: *a60\n---\n")
+        assert (card.licence, card.base_models, card.carbon) == (None, ("a/b",), "")
 
     def test_a_card_lies_beside_its_file(self, tmp_path):
         path = _file(tmp_path)
