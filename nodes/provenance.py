@@ -269,7 +269,7 @@ class LikenessSaveModelMetadata:
         from ..adapters.file_hash import file_sha256
         from ..adapters.model_spec import BASE_HASH
         from ..evaluation.lineage.report import check_file
-        from ..evaluation.lineage.rewrite import described, write_with_metadata
+        from ..evaluation.lineage.rewrite import described, hidden_change, write_with_metadata
         from ..inject.file_names import writing
         from ..inject.host import stop_if_cancelled
         from ..inject.lineage_files import NONE, header, lineage_file
@@ -283,9 +283,10 @@ class LikenessSaveModelMetadata:
         if base is not None:
             changes[BASE_HASH] = file_sha256(base, on_block=stop_if_cancelled)
         with writing(target, is_new=True):
-            write_with_metadata(source, target, changes, stop_if_cancelled)
+            said = write_with_metadata(source, target, changes, stop_if_cancelled)
         licences = [one.strip() for one in base_licence.split(",") if one.strip()]
         report = check_file(read_header(target), base_licences=licences).as_text()
+        report = "\n".join(filter(None, (report, hidden_change(source, said))))
         return with_text(report, report, target.name)
 
 

@@ -5,16 +5,19 @@ Layout: https://github.com/huggingface/safetensors, section "Format".
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...adapters.checkpoint import CheckpointHeader
+from ...adapters.checkpoint import CheckpointHeader, read_header
 from ...adapters.errors import BadCheckpoint
 from ...adapters.file_hash import BLOCK, OnBlock, tensors_start
 from ...adapters.model_spec import PREFIX, TENSORS_HASH, architecture_of, model_spec
 from .architecture import base_of_claims, base_of_tensors
+from .checks import data_hash
 from .hashes import data_sha256
+from .model_card import plain
 
 _ALIGNED = 8
 
@@ -33,7 +36,7 @@ def write_with_metadata(
         on_block: called while the file is read and copied; may raise to stop.
 
     Raises:
-        BadCheckpoint: a file of another container, or a target that is there.
+        BadCheckpoint: a file of another container or one that changes meanwhile, or a target that is there.
         OSError: the target cannot be written.
     """
     if header.container != "safetensors":
@@ -45,11 +48,18 @@ def write_with_metadata(
         )
     if target.exists():
         raise BadCheckpoint(target.name, expected="a new name", found="a file of that name", cure="choose another name")
-    merged = {**header.metadata, **changes, TENSORS_HASH: data_sha256(header.path, on_block)}
-    metadata = {name: text for name, text in merged.items() if text}
+    tensors = data_sha256(header.path, on_block)
+    merged = {**header.metadata, **changes, TENSORS_HASH: tensors}
+    # A graph may hold half a letter, which no file can.
+    metadata = {name: text.encode("utf-8", "replace").decode() for name, text in merged.items() if text}
     partial = target.with_name(f"{target.name}.part")
     try:
-        _copy(header.path, partial, metadata, on_block)
+        try:
+            copied = _copy(header.path, partial, metadata, on_block)
+        except (ValueError, OverflowError) as error:
+            raise _changed(header) from error
+        if copied != tensors or read_header(partial).tensors != header.tensors:
+            raise _changed(header)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -74,9 +84,16 @@ def described(header: CheckpointHeader, name: str, entries: Mapping[str, str]) -
     return {f"{PREFIX}hash_sha256": "", **model_spec(**{**defaults, **said, **given})}
 
 
-def _copy(source: Path, target: Path, metadata: Mapping[str, str], on_block: OnBlock | None) -> None:
-    start = tensors_start(source)
-    with source.open("rb") as read, target.open("xb") as write:
+def hidden_change(header: CheckpointHeader, metadata: Mapping[str, str]) -> str:
+    """A line where the tensors had been changed before they were copied, which the copy's new hash hides; else ""."""
+    found = data_hash(header.metadata, metadata[TENSORS_HASH])
+    return f"! {plain(header.path.name)}: {found.text}" if found.severity == "warning" else ""
+
+
+def _copy(source: Path, target: Path, metadata: Mapping[str, str], on_block: OnBlock | None) -> str:
+    """Write the copy; return the hash of its tensors."""
+    start, digest = tensors_start(source), hashlib.sha256()
+    with source.open("rb") as read, target.open("wb") as write:
         read.seek(8)
         entries = json.loads(read.read(start - 8))
         entries.pop("__metadata__", None)
@@ -85,5 +102,16 @@ def _copy(source: Path, target: Path, metadata: Mapping[str, str], on_block: OnB
         write.write(len(text).to_bytes(8, "little") + text)
         while block := read.read(BLOCK):
             write.write(block)
+            digest.update(block)
             if on_block is not None:
                 on_block()
+    return digest.hexdigest()
+
+
+def _changed(header: CheckpointHeader) -> BadCheckpoint:
+    return BadCheckpoint(
+        header.path.name,
+        expected="a file that stays as it is while it is copied",
+        found="it changed",
+        cure="wait until it is written, and queue it again",
+    )

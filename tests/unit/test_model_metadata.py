@@ -10,7 +10,7 @@ import torch
 from likeness_pack.adapters.checkpoint import read_header
 from likeness_pack.adapters.errors import BadCheckpoint
 from likeness_pack.evaluation.lineage.report import check_file
-from likeness_pack.evaluation.lineage.rewrite import described, write_with_metadata
+from likeness_pack.evaluation.lineage.rewrite import described, hidden_change, write_with_metadata
 from likeness_pack.training.checkpointing import write_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -105,6 +105,45 @@ def test_a_stopped_copy_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_with_metadata(read_header(source), tmp_path / "copy.safetensors", {}, stop)
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("replaced", [b"", b"\xff" * 4000, b"\x09" + bytes(4000)])
+def test_a_file_that_changes_while_it_is_copied_is_refused(tmp_path, replaced):
+    source = _lora(tmp_path)
+    header = read_header(source)
+    with pytest.raises(BadCheckpoint, match="while it is copied, found it changed"):
+        write_with_metadata(header, tmp_path / "c.safetensors", {}, lambda: _replace(source, replaced))
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
+def test_other_tensors_than_the_header_was_read_of_are_refused(tmp_path):
+    source = _lora(tmp_path)
+    header = read_header(source)
+    save_file({"other": torch.zeros(3)}, source)
+    with pytest.raises(BadCheckpoint, match="found it changed"):
+        write_with_metadata(header, tmp_path / "c.safetensors", {})
+
+
+def test_half_a_letter_of_a_graph_does_not_spoil_the_file(tmp_path):
+    assert _says(_copy(_lora(tmp_path), title="a\ud83d"))["modelspec.title"] == "a?"
+
+
+def test_a_copy_that_a_dead_process_left_behind_is_no_obstacle(tmp_path):
+    source = _lora(tmp_path)
+    (tmp_path / "copy.safetensors.part").write_bytes(b"half")
+    assert load_file(_copy(source)).keys() == load_file(source).keys()
+
+
+def test_a_new_hash_does_not_hide_that_tensors_were_changed(tmp_path):
+    header = read_header(_lora(tmp_path, sshs_model_hash="f" * 64))
+    said = write_with_metadata(header, tmp_path / "copy.safetensors", {})
+    assert hidden_change(header, said).startswith("! some lora.safetensors: changed after saving")
+    copied = read_header(tmp_path / "copy.safetensors")
+    assert hidden_change(copied, write_with_metadata(copied, tmp_path / "again.safetensors", {})) == ""
 
 
 def test_what_trainers_write_says_what_it_is_and_passes(tmp_path):
