@@ -187,10 +187,9 @@ def _term_fields(
     """The fields of a `Term`."""
     _check_strengths(options)
     mask = acting_mask(options.mask, options.strength)
-    identity = faces_alone(identity)
     device, dtype = model_management().get_torch_device(), compute_dtype(clone)
     return {
-        "key": _term_key(loaded, identity, mask, steps),
+        "key": _term_key(loaded, faces_alone(identity), mask, steps),
         "keys_values": loaded.keys_values(identity, options.tokens, device, dtype),
         "strength": options.strength,
         "steps": steps,

@@ -17,6 +17,7 @@ from ..adapters.adapter import (
 )
 from ..adapters.errors import MissingModelFile
 from ..adapters.identity import Identity
+from ..adapters.identity_ops import faces_alone
 from .host import low_rank_patches
 from .kept import Kept
 from .layer_map import UNetLayer
@@ -54,11 +55,11 @@ class LoadedAdapter(Shared):
     def keys_values(
         self, identity: Identity, options: TokenOptions, device: torch.device, dtype: torch.dtype
     ) -> RowKeysValues:
-        """Keys and values of an identity in every layer, made once for as long as it, or a MODEL with them, is in
-        use.
+        """Keys and values of an identity's faces in every layer, made once for as long as it, or a MODEL with them, is
+        in use.
         """
         key = (identity.digest, options, device, dtype)
-        return self.made(key, lambda: self._project(identity, options, device, dtype), of=identity)
+        return self.made(key, lambda: self._project(faces_alone(identity), options, device, dtype), of=identity)
 
     def made(self, key: tuple[object, ...], make: Callable[[], Made], of: object) -> Made:
         """What ``make`` gives, made once under ``key`` for as long as some MODEL holds it or ``of`` is in use: see
