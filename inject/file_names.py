@@ -28,7 +28,7 @@ def checked_prefix(prefix: str) -> str:
     Raises:
         BadFileName: absolute, with ``..``, control characters, names of devices, or a part of over 200 bytes.
     """
-    reason = _refusal(prefix)
+    reason = refusal(prefix)
     if reason is None:
         return prefix
     raise BadFileName(
@@ -39,7 +39,8 @@ def checked_prefix(prefix: str) -> str:
     )
 
 
-def _refusal(prefix: str) -> str | None:
+def refusal(prefix: str) -> str | None:
+    """What is wrong with a name below a folder, or None."""
     parts = re.split(r"[/\\]", prefix)
     if PurePosixPath(prefix).is_absolute() or PureWindowsPath(prefix).anchor:
         return "an absolute path"

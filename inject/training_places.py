@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..faces.errors import LikenessError
+from .file_names import refusal
 from .host import folder_paths
 from .model_folders import folder_roots, input_folder
 
-# Letters of a name, endings not counted; three bytes each still fit into a file system's 255.
+# Letters of a name, endings not counted.
 LONGEST = 80
 
 
@@ -65,8 +66,8 @@ def file_beside(source: Path, name: str) -> Path:
 def _plain_stem(name: str) -> str:
     stem = name.strip().removesuffix(".safetensors")
     plain = _can_be_a_path(stem) and not any(sign in stem for sign in '/\\:*?"<>|')
-    if not stem or not plain or stem != Path(stem).name or stem.startswith("."):
-        found = repr(name[:LONGEST])
+    if not stem or not plain or stem != Path(stem).name or stem.startswith(".") or refusal(stem) is not None:
+        found = refusal(stem) or repr(name[:LONGEST])
         raise BadPlace("name of the file", expected="a plain name", found=found, cure="use letters and numbers")
     return stem
 

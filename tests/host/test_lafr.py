@@ -203,7 +203,9 @@ def test_folders_outside_of_the_input_folder_are_refused(places: Path, name: str
         training_folder(name)
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a:b", ".safetensors", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "", ".hidden", "a:b", ".safetensors", "a\\b", "CON", "a\nb", "字" * 80]
+)
 def test_names_that_lead_elsewhere_are_refused(places: Path, name: str) -> None:
     with pytest.raises(BadPlace, match="expected a plain name"):
         adapter_file(name, resume=True)
