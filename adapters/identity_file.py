@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from .errors import BadCheckpoint
-from .identity import Identity
+from .identity import IMAGE_TOKENS_ZERO, Identity
 
 FORMAT = "likeness identity"
 FORMAT_VERSION = 1
@@ -42,7 +42,8 @@ def load_identity(path: Path) -> Identity:
     """Read an identity that `save_identity` wrote.
 
     Raises:
-        BadCheckpoint: no such file, another kind of file, a newer format, or content that does not fit its digest.
+        BadCheckpoint: no such file, another kind of file, a newer format, or content that does not fit its digest
+            or itself.
     """
     if not path.is_file():
         raise _bad(path, "a file", "none there", "check the name")
@@ -56,9 +57,12 @@ def load_identity(path: Path) -> Identity:
         identity = _identity(metadata, safetensors.torch.load(content))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise _bad(path, "an identity file", f"one that is damaged ({error})", "save the identity again") from error
-    rows = {int(tensor.shape[0]) for name, tensor in identity.features.items() if tensor.ndim}
-    if not rows or identity.digest != metadata.get("digest"):
+    if identity.digest != metadata.get("digest"):
         raise _bad(path, "content that fits its digest", "changed or damaged content", "save the identity again")
+    told = (tensor for name, tensor in identity.features.items() if name != IMAGE_TOKENS_ZERO)
+    rows = {int(tensor.shape[0]) if tensor.ndim > 1 else 0 for tensor in told}
+    if len(rows) != 1 or 0 in rows:
+        raise _bad(path, "a row for each face in every feature", identity.shapes, "choose a file that Likeness saved")
     return identity
 
 

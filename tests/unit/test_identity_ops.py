@@ -228,6 +228,25 @@ class TestFile:
         with pytest.raises(BadCheckpoint, match=told):
             load_identity(path)
 
+    @pytest.mark.parametrize(
+        "shapes",
+        [
+            {"embedding": (), "tokens": (2, 4, 3)},
+            {"embedding": (6,)},
+            {"embedding": (0, 6)},
+            {"embedding": (2, 6), "tokens": (1, 4, 3)},
+            {"tokens": (2, 4, 3), "w_plus": (3, 18, 8)},
+            {"image_tokens_zero": (1, 4, 3)},
+        ],
+        ids=str,
+    )
+    def test_features_that_do_not_go_together_are_refused(self, tmp_path, shapes):
+        """Their digest may be right; what counts faces by rows would fail on them without a sentence."""
+        path = tmp_path / "p.safetensors"
+        save_identity(Identity("e", {name: torch.ones(shape) for name, shape in shapes.items()}), path)
+        with pytest.raises(BadCheckpoint, match="a row for each face in every feature"):
+            load_identity(path)
+
 
 def test_the_report_tells_what_is_inside():
     text = identity_report(_identity(1))
