@@ -13,7 +13,7 @@ from .common import ADAPTER, Schema, number, with_text
 
 if TYPE_CHECKING:
     from ..inject.loaded import LoadedAdapter
-    from ..training.pictures import PictureBatch, Pictures
+    from ..training.pictures import PictureBatch, PictureFolder
 
 DEFAULT_TIMESTEP = 399
 # Pictures that the report's distances are measured on.
@@ -169,7 +169,9 @@ class LikenessLafrTrain:
 
         path, facts = adapter_file(name, resume), LafrFacts(base=base, prediction="eps")
         options = LafrOptions(seed=seed, batch=batch, hidden=hidden, codes=codes, warmup=min(200, steps // 4))
-        pictures: Pictures = PictureFolder(training_folder(folder), size) if images is None else _batch(images, size)
+        pictures: PictureFolder | PictureBatch = (
+            PictureFolder(training_folder(folder), size) if images is None else _batch(images, size)
+        )
         encode = partial(vae_encode, vae, scale=facts.latent_scale)
         bar = progress_bar(steps)
 
@@ -185,7 +187,8 @@ class LikenessLafrTrain:
             found = held_out(network, pictures, encode, options, limit=MEASURED)
         loaded = LoadedAdapter(registry.load(path, kind="adapter"))
         report = (
-            f"{loaded.adapter.report.as_text()}\nfile: {path.name}\ndistance to the clean latent on degradations not "
+            f"{loaded.adapter.report.as_text()}\nfile: {path.name}\nlearned from: {pictures.told()}\n"
+            f"distance to the clean latent on degradations not "
             f"trained on: {found.bad:.4f} before, {found.aligned:.4f} after"
         )
         return with_text(report, loaded, report)

@@ -139,8 +139,8 @@ class LikenessTrainAdapter:
             else:
                 photos = _photos(folder, detector, size // 64 * 64, 2)
                 told, material = photos.told(), photo_material(photos, base, encoder, task)
-            shape = DRAWN_SHAPE if drawn else None
-            trained = AdapterRun(task, base, material, options, told, shape, device=training_device())
+            shape, files = DRAWN_SHAPE if drawn else None, "" if drawn else photos.digest
+            trained = AdapterRun(task, base, material, options, told, shape, device=training_device(), files=files)
             return _carried_out(trained, place, steps, learning_rate, preview_every)
 
 
@@ -210,12 +210,12 @@ class LikenessTrainEncoder:
             options = RecipeOptions(recipe=chosen, batch=batch, seed=seed)
             faces: Any
             if source == DRAWN:
-                faces, told = DrawnPeople(people, seed), f"{people} drawn persons"
+                faces, told, files = DrawnPeople(people, seed), f"{people} drawn persons", ""
             else:
                 faces = _photos(folder, detector, SIZE, 1)
-                told = faces.told()
+                told, files = faces.told(), faces.digest
             layout: Any = network
-            trained = RecogniserRun(layout, faces, options, told, device=training_device())
+            trained = RecogniserRun(layout, faces, options, told, device=training_device(), files=files)
             return _carried_out(trained, place, steps, learning_rate, preview_every)
 
 

@@ -29,6 +29,7 @@ from .degradations import Strengths
 from .loop import TOTAL, LoopOptions, OnStep, train
 from .pairs import Encode, draw_pairs, encoded
 from .pictures import Pictures, stacked
+from .run import NotedTask
 from .seeds import generator_for
 
 # Clean pictures, and rows for each code, that the codes start from.
@@ -98,7 +99,8 @@ class AlignTask:
         self.lafr = options
         self.device = device or torch.device("cpu")
         self.network = fresh_adapter(options).to(self.device)
-        self.options: Mapping[str, Any] = {"task": "lafr_align", "pictures": len(pictures), **asdict(options)}
+        told = {"task": "lafr_align", "pictures": len(pictures), "files": pictures.digest}
+        self.options: Mapping[str, Any] = {**told, **asdict(options)}
         self._idle = torch.zeros(options.codes, dtype=torch.int64)
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -266,7 +268,8 @@ def train_lafr(
     """
     task = AlignTask(pictures, encode, options or LafrOptions(), device)
     loop = loop or LoopOptions(steps=50_000)
-    done = train(task, loop, state_path(path), stop_after=stop_after, on_step=on_step)
+    noted = NotedTask(task, {"base": facts.base})
+    done = train(noted, loop, state_path(path), stop_after=stop_after, on_step=on_step)
     told = {"steps": done, "pictures": len(pictures), "size": pictures.size}
     save_adapter(path, task.network, LafrFacts(**{**asdict(facts), **told}))
     return task.network
@@ -276,7 +279,7 @@ class _Single:
     """One of several pictures."""
 
     def __init__(self, pictures: Pictures, number: int) -> None:
-        self.size = pictures.size
+        self.size, self.digest = pictures.size, pictures.digest
         self._pictures = pictures
         self._number = number
 

@@ -13,13 +13,12 @@ from ..faces.align import crop_faces
 from ..faces.detect import Detector, Progress, detect_faces
 from ..faces.errors import BadImage, NoFaceFound
 from ..faces.types import Faces
-from .pictures import SUFFIXES
+from .pictures import SUFFIXES, files_digest, picture_files, reasons_told
 from .recogniser.people import SIZE, TEMPLATE
 
 LEAST_PERSONS = 2
 # A portrait is a square around the face with room for hair and shoulders: its side in sides of the face's box.
 ROOM = 2.2
-REASONS_TOLD = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +48,13 @@ class PeopleFolder:
         names: of the persons, which are those of the sub-folders.
         photos: in the order of persons and paths.
         left_out: files that cannot be used, with the reason.
+        digest: see `pictures.files_digest`.
     """
 
     names: tuple[str, ...]
     photos: tuple[Photo, ...]
     left_out: dict[Path, str] = field(default_factory=dict)
+    digest: str = ""
 
     @property
     def count(self) -> int:
@@ -82,7 +83,7 @@ class PeopleFolder:
         """A line for reports."""
         text = f"{len(self.photos)} photographs of {self.count} persons"
         if self.left_out:
-            text += f"; left out: {_reasons(self.left_out)}"
+            text += f"; left out: {reasons_told(self.left_out)}"
         return text
 
 
@@ -122,16 +123,17 @@ def load_people(
                 on_progress(done, total)
         if len(photos) - before < least:
             raise _too_few(name, files, left_out, len(photos) - before, least, len(files) - unread >= least)
-    return PeopleFolder(tuple(people), tuple(photos), left_out)
+    digest = files_digest(folder, (photo.path for photo in photos), size)
+    return PeopleFolder(tuple(people), tuple(photos), left_out, digest)
 
 
 def _people(folder: Path) -> dict[str, list[Path]]:
-    """Files by person, sorted; every sub-folder with a picture is a person."""
+    """Files by person, sorted; every sub-folder with a picture is a person, hidden ones are not."""
     if not folder.is_dir():
         raise _bad_folder(folder, "no such folder")
     found: dict[str, list[Path]] = {}
-    for person in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(path for path in person.rglob("*") if path.suffix.lower() in SUFFIXES)
+    for person in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
+        files = picture_files(person)
         if files:
             found[person.name] = files
     if not found:
@@ -159,14 +161,9 @@ def _too_few(
     return kind(
         f"photographs of {name}",
         expected=f"{least} or more that can be read and show a face",
-        found=f"{usable} of {len(files)}" + (f" ({_reasons(reasons)})" if reasons else ""),
+        found=f"{usable} of {len(files)}" + (f" ({reasons_told(reasons)})" if reasons else ""),
         cure="add clearer photographs of this person, or take the sub-folder away",
     )
-
-
-def _reasons(left_out: dict[Path, str]) -> str:
-    told = ", ".join(f"{path.name}: {reason}" for path, reason in list(left_out.items())[:REASONS_TOLD])
-    return told + (f" and {len(left_out) - REASONS_TOLD} more" if len(left_out) > REASONS_TOLD else "")
 
 
 def _read(path: Path) -> Tensor | str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +16,7 @@ from ..faces.errors import BadImage
 from ..faces.images import as_rgb
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+REASONS_TOLD = 3
 _CACHE_BYTES = 1 << 29
 
 
@@ -22,9 +25,11 @@ class Pictures(Protocol):
 
     Attributes:
         size: their side S.
+        digest: tells them from others.
     """
 
     size: int
+    digest: str
 
     def __len__(self) -> int: ...
 
@@ -56,9 +61,15 @@ class PictureBatch:
         small = functional.interpolate(square, (size, size), mode="bicubic", align_corners=False, antialias=True)
         self.size = size
         self._pixels = small.clamp(0, 1).clone()
+        values = (self._pixels * 255).round().to(torch.uint8)
+        self.digest = hashlib.sha256(values.numpy().tobytes()).hexdigest()[:12]
 
     def __len__(self) -> int:
         return len(self._pixels)
+
+    def told(self) -> str:
+        """A line for reports."""
+        return f"{len(self)} pictures"
 
     def name(self, number: int) -> str:
         """``picture 0`` and so on."""
@@ -81,17 +92,19 @@ class PictureFolder:
 
     Attributes:
         left_out: files that are smaller than ``size`` or cannot be read, with the reason.
+        digest: see `files_digest`.
 
     Raises:
         BadImage: not a single usable picture.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+        files = picture_files(folder) if folder.is_dir() else []
         reasons = {path: _reason(path, size) for path in files}
         self.size = size
         self.files = tuple(path for path in files if not reasons[path])
         self.left_out = {path: reason for path, reason in reasons.items() if reason}
+        self.digest = files_digest(folder, self.files, size)
         self._kept: dict[int, Tensor] = {}
         if not self.files:
             told = "; ".join(f"{path.name}: {reason}" for path, reason in list(self.left_out.items())[:3])
@@ -105,6 +118,11 @@ class PictureFolder:
     def __len__(self) -> int:
         return len(self.files)
 
+    def told(self) -> str:
+        """A line for reports."""
+        left_out = f"; left out: {reasons_told(self.left_out)}" if self.left_out else ""
+        return f"{len(self)} pictures{left_out}"
+
     def name(self, number: int) -> str:
         """The file's name."""
         return self.files[number].name
@@ -117,6 +135,25 @@ class PictureFolder:
                 return pixels.float() / 255
             self._kept[number] = pixels
         return self._kept[number].float() / 255
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Pictures of a folder and its sub-folders, sorted; hidden ones, such as thumbnails, do not count."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+
+
+def files_digest(folder: Path, files: Iterable[Path], size: int) -> str:
+    """Names and bytes of files, and the side ``size`` they are cut to, in a short hash: a run that goes on asks whether
+    its pictures are still the same."""
+    told = [size, *((path.relative_to(folder).as_posix(), path.stat().st_size) for path in files)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+
+
+def reasons_told(left_out: Mapping[Path, str]) -> str:
+    """The first files that cannot be used, with the reason, and how many more there are."""
+    told = ", ".join(f"{path.name}: {reason}" for path, reason in list(left_out.items())[:REASONS_TOLD])
+    return told + (f" and {len(left_out) - REASONS_TOLD} more" if len(left_out) > REASONS_TOLD else "")
 
 
 def stacked(pictures: Pictures, numbers: Sequence[int]) -> Tensor:

@@ -212,14 +212,14 @@ def _adapter(config: RunConfig) -> Trained:
     base = drawn_base(DEMO_WEIGHTS) if drawn else folder_base(config.folder / extra.base, extra.prompt)
     if common.source == DRAWN:
         material = drawn_material(base, encoder, kind, extra.people, extra.each, common.seed)
-        source = f"{extra.people} drawn persons, {extra.each} portraits of each"
+        source, files = f"{extra.people} drawn persons, {extra.each} portraits of each", ""
     else:
         detector = _detector(config)
         photos = load_people(config.folder / common.source, detector, extra.size, least=2)
-        material, source = photo_material(photos, base, encoder, kind), photos.told()
+        material, source, files = photo_material(photos, base, encoder, kind), photos.told(), photos.digest
     shape = _checked(ResamplerShape, extra.resampler, path) if extra.resampler else DRAWN_SHAPE if drawn else None
     device = _device(common.device)
-    return AdapterRun(kind, base, material, options, source, shape, extra.tokens, extra.preview_steps, device)
+    return AdapterRun(kind, base, material, options, source, shape, extra.tokens, extra.preview_steps, device, files)
 
 
 def _recogniser(config: RunConfig) -> Trained:
@@ -239,7 +239,8 @@ def _recogniser(config: RunConfig) -> Trained:
         told = f"{extra.people} drawn persons"
         return RecogniserRun(network, people, options, told, extra.embedding, _device(common.device))
     photos = load_people(config.folder / common.source, _detector(config))
-    return RecogniserRun(network, photos, options, photos.told(), extra.embedding, _device(common.device))
+    device = _device(common.device)
+    return RecogniserRun(network, photos, options, photos.told(), extra.embedding, device, photos.digest)
 
 
 def _device(name: str) -> torch.device:

@@ -42,6 +42,7 @@ class AdapterRun:
         tokens: FaceID's face tokens.
         preview_steps: of the sampler in previews; 0 takes `PREVIEW_STEPS`.
         device: where to train.
+        files: tells the photographs from others, for the state; "" for drawn faces.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class AdapterRun:
         tokens: int = 16,
         preview_steps: int = 0,
         device: torch.device | str = "cpu",
+        files: str = "",
     ) -> None:
         base.unet.to(device)
         width = int(material.conditions.shape[-1])
@@ -67,6 +69,7 @@ class AdapterRun:
         self._base, self._material, self._source, self._steps = base, material, source, preview_steps or PREVIEW_STEPS
         self._trainer = AdapterTrainer(base.unet, model, material, options)
         noted = {"kind": kind, "source": source, "encoder": material.encoder, "pictures_given": len(material.latents)}
+        noted |= {"files": files} if files else {}
         self.task: Task = NotedTask(self._trainer.task, noted)
 
     def preview(self) -> Tensor:
@@ -102,6 +105,7 @@ class RecogniserRun:
         source: what the faces are, for the state and the report.
         embedding: width of the embedding.
         device: where to train.
+        files: as above.
 
     Raises:
         TrainingFailed: a recipe that does not fit the network, or fewer than two persons.
@@ -115,10 +119,11 @@ class RecogniserRun:
         source: str,
         embedding: int = 64,
         device: torch.device | str = "cpu",
+        files: str = "",
     ) -> None:
         self.recogniser = small_recogniser(network, people.count, options.seed, embedding=embedding).to(device)
         self._people, self._source, self._options = people, source, options
-        noted = {"network": network, "source": source, "embedding": embedding}
+        noted = {"network": network, "source": source, "embedding": embedding} | ({"files": files} if files else {})
         self.task: Task = NotedTask(RecogniserTask(self.recogniser, people, options), noted)
 
     def preview(self) -> Tensor:

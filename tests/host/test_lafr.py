@@ -87,7 +87,7 @@ def bad_latent(vae: Any) -> dict[str, Any]:
 def test_the_node_trains_and_writes_a_file_of_the_family(trained: tuple[LoadedAdapter, str], places: Path) -> None:
     loaded, report = trained
     assert loaded.adapter.facts.steps == 24 and loaded.adapter.facts.pictures == 7
-    assert "24 steps on 7 pictures of 64 px" in report and "file: mine.safetensors" in report
+    assert "24 steps on 7 pictures of 64 px" in report and "file: mine.safetensors\nlearned from: 7 pictures" in report
     again = registry.load(places / "mine.safetensors")
     assert again.digest == loaded.adapter.digest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -12,7 +13,7 @@ from likeness_pack.adapters.checkpoint import read_header
 from likeness_pack.adapters.errors import BadCheckpoint, EncoderMismatch, KeyMismatch, UnknownCheckpoint
 from likeness_pack.adapters.families.lafr.arch import LatentAlignAdapter
 from likeness_pack.adapters.families.lafr.family import FAMILY
-from likeness_pack.adapters.families.lafr.layout import LafrFacts
+from likeness_pack.adapters.families.lafr.layout import BASES, LafrFacts
 from likeness_pack.adapters.families.lafr.one_step import alpha_bar, clean_latent, sampler_start, sigma_of
 from likeness_pack.adapters.identity import Identity
 from likeness_pack.adapters.registry import describe, load
@@ -254,6 +255,16 @@ def test_stop_and_resume_give_equal_weights(stop, pictures, vae, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(load_file(tmp_path / "a.safetensors").values(),
                                                  load_file(path).values(), strict=True))  # fmt: skip
     assert state_path(path).suffix not in {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
+
+
+def test_other_pictures_and_another_base_do_not_go_on(pictures, vae, tmp_path):
+    options, loop, path = LafrOptions(**{**SMALL, "batch": 2}), LoopOptions(2, 1e-3), tmp_path / "a.safetensors"
+    train_lafr(pictures, vae.encode, path, FACTS, options, loop, stop_after=1)
+    with pytest.raises(BadCheckpoint, match="expected files"):
+        train_lafr(PictureBatch(face_crops(64).flip(2), 64), vae.encode, path, FACTS, options, loop)
+    other = replace(FACTS, base=next(base for base in BASES if base != FACTS.base))
+    with pytest.raises(BadCheckpoint, match=f"expected base {FACTS.base}"):
+        train_lafr(pictures, vae.encode, path, other, options, loop)
 
 
 def test_every_parameter_has_a_gradient_from_the_first_step(pictures, vae):

@@ -130,6 +130,19 @@ def test_a_folder_trains_an_encoder_that_the_ordinary_loader_reads(small, tmp_pa
     assert "source 6 photographs of 3 persons" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_with_the_photographs_it_was_started_with_alone(small, tmp_path, capsys):
+    people = photographs(tmp_path / "people")
+    hidden = people / ".thumbnails"
+    hidden.mkdir()
+    (hidden / "0.png").write_bytes((people / "person 0" / "0.png").read_bytes())
+    (people / "person 0" / "._0.png").write_bytes(b"a file manager's notes")
+    assert run(tmp_path, ENCODER, source="people") == 0
+    assert "6 photographs of 3 persons; recipe" in capsys.readouterr().out
+    (people / "person 0" / "0.png").replace(people / "person 0" / "another.png")
+    assert run(tmp_path, ENCODER, source="people") == 1
+    assert "expected files " in capsys.readouterr().err
+
+
 def diffusers_folder(folder: Path) -> Path:
     """A tiny SD1.5 in diffusers' layout, with a tokenizer of the letters."""
     diffusers, transformers = importlib.import_module("diffusers"), importlib.import_module("transformers")

@@ -180,6 +180,16 @@ def test_a_folder_without_pictures_is_refused(tmp_path, name, found):
         PictureFolder(tmp_path / name, 64)
 
 
+def test_small_pictures_are_told_and_hidden_ones_do_not_count(tmp_path):
+    save(tmp_path / "a.png", 64, 64)
+    save(tmp_path / "b.png", 8, 8)
+    (tmp_path / ".thumbnails").mkdir()
+    save(tmp_path / ".thumbnails" / "c.png", 64, 64)
+    pictures = PictureFolder(tmp_path, 64)
+    assert pictures.told() == "1 pictures; left out: b.png: 8x8 pixels"
+    assert pictures.digest == PictureFolder(tmp_path, 64).digest != PictureFolder(tmp_path, 8).digest
+
+
 def test_a_file_that_breaks_later_is_named(tmp_path):
     save(tmp_path / "a.png", 64, 64)
     pictures = PictureFolder(tmp_path, 64)
