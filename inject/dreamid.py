@@ -348,7 +348,8 @@ def _add_pose(
     def made() -> Tensor:
         loaded.managed.load()
         with torch.inference_mode(False), torch.no_grad():
-            return adapter.pose_maps(pictures.clone())
+            # Kept in main memory: a MODEL puts its own on the device, with the strength in it.
+            return adapter.pose_maps(pictures.clone()).cpu()
 
     maps = loaded.made(("pose", tensor_digest(landmarks)), made, of=landmarks)
     with torch.inference_mode(False), torch.no_grad():
