@@ -147,7 +147,8 @@ def manifest_text(manifest: Manifest) -> str:
 def _model_use(values: Any) -> ModelUse:
     if not isinstance(values, dict) or values.get("commercial") not in (True, False, None):
         raise TypeError
-    return ModelUse(**{name: value if name == "commercial" else _text(value) for name, value in values.items()})
+    told: dict[str, Any] = {name: value if name == "commercial" else _text(value) for name, value in values.items()}
+    return ModelUse(**told)
 
 
 def _text(value: Any) -> str:
