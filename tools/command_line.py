@@ -14,6 +14,8 @@ import torch
 from likeness_pack.faces.errors import LikenessError
 from likeness_pack.training.loop import Losses, OnStep
 
+# Numbers of which none would train nothing, or end in a division.
+_COUNTED = frozenset({"steps", "batch", "size", "save-every", "tell-every"})
 GOES_ON = "stopped; the same command goes on from here"
 
 
@@ -21,7 +23,7 @@ def exit_code(work: Callable[[], int], stopped: str = GOES_ON) -> int:
     """Return what ``work`` returns; 1 after the sentence of a refusal, and 130 after ``stopped`` where Ctrl-C came."""
     try:
         return work()
-    except LikenessError as error:
+    except (LikenessError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -32,7 +34,14 @@ def exit_code(work: Callable[[], int], stopped: str = GOES_ON) -> int:
 def add_numbers(parser: argparse.ArgumentParser, rows: Iterable[tuple[str, float, str]]) -> None:
     """Options of one number each: name, default, which also says whether it must be whole, and meaning."""
     for name, default, meaning in rows:
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=meaning)
+        kind = _whole_number if name in _COUNTED else type(default)
+        parser.add_argument(f"--{name}", type=kind, default=default, help=meaning)
+
+
+def _whole_number(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {number}")
+    return number
 
 
 def add_training(parser: argparse.ArgumentParser, rows: Iterable[tuple[str, float, str]]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from likeness_pack.adapters.errors import BadCheckpoint
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +20,13 @@ def require_free(target: Path, force: bool) -> None:
         raise BadCheckpoint(
             target.name, expected="no such file yet", found="one", cure="choose another name or give --force"
         )
+
+
+def default_target(source: Path, ending: str = ".safetensors") -> Path:
+    """A source's path with another ending. Raises BadCheckpoint for ``.`` and its like."""
+    if not source.name:
+        raise BadCheckpoint(str(source), expected="a file", found="a folder", cure="give the file's name")
+    return source.with_name(source.stem + ending)
 
 
 def write_checked(
@@ -34,12 +42,27 @@ def write_checked(
 
     Returns:
         What ``check`` returned.
+
+    Raises:
+        BadCheckpoint: the file cannot be written.
     """
     partial = target.with_name(target.name + ".partial")
     try:
-        save_file(dict(tensors), partial, metadata={"format": "pt", **metadata})
+        _save(tensors, partial, metadata)
         checked = check(partial)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     return checked
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt", **metadata})
+    except SafetensorError as error:
+        raise BadCheckpoint(
+            path.name.removesuffix(".partial"),
+            expected=f"a folder {path.parent} with room that may be written to",
+            found=str(error)[:160],
+            cure="make the folder, free some space or choose another one",
+        ) from error

@@ -27,7 +27,7 @@ from likeness_pack.adapters.inert_values import ArrayRecord, InertRecord, Tensor
 from likeness_pack.adapters.nested import MAX_DEPTH, leaves  # noqa: E402
 from likeness_pack.adapters.tensor_info import canonical_names  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
-from likeness_pack.tools.conversion import require_free, write_checked  # noqa: E402
+from likeness_pack.tools.conversion import default_target, require_free, write_checked  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
     parser.add_argument("--variant", help="variant to note in the file, where the tensors cannot tell")
     options = parser.parse_args(arguments)
-    target = options.target or options.source.with_suffix(".safetensors")
     try:
+        target = options.target or default_target(options.source)
         done = convert(options.source, target, force=options.force, variant=options.variant)
     except (LikenessError, OSError) as error:
         print(error, file=sys.stderr)

@@ -27,7 +27,7 @@ from likeness_pack.adapters.errors import BadCheckpoint  # noqa: E402
 from likeness_pack.adapters.family import Match  # noqa: E402
 from likeness_pack.adapters.file_hash import file_sha256  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
-from likeness_pack.tools.conversion import require_free, write_checked  # noqa: E402
+from likeness_pack.tools.conversion import default_target, require_free, write_checked  # noqa: E402
 
 SOURCE_SHA256 = "likeness.source_sha256"
 
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--encoder-id", help="id of the encoder, where the checksum is not known: arcface_<name>")
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
     options = parser.parse_args(arguments)
-    target = options.target or options.source.with_suffix(".safetensors")
     try:
+        target = options.target or default_target(options.source)
         done = convert(options.source, target, encoder_id=options.encoder_id, force=options.force)
     except (LikenessError, OSError) as error:
         print(error, file=sys.stderr)

@@ -26,7 +26,7 @@ from likeness_pack.adapters.file_hash import file_sha256  # noqa: E402
 from likeness_pack.adapters.header_torch import read_tensor  # noqa: E402
 from likeness_pack.adapters.nested import leaves  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
-from likeness_pack.tools.conversion import require_free, write_checked  # noqa: E402
+from likeness_pack.tools.conversion import default_target, require_free, write_checked  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp16", help="of the written numbers (fp16)")
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
     options = parser.parse_args(arguments)
-    target = options.target or options.source.with_name(f"{options.source.stem}-slim.safetensors")
     try:
+        target = options.target or default_target(options.source, "-slim.safetensors")
         done = convert(
             options.source, target, projection=options.projection, dtype=DTYPES[options.dtype], force=options.force
         )

@@ -23,7 +23,7 @@ from likeness_pack.adapters.parsers.segface.labels import LABEL_SETS  # noqa: E4
 from likeness_pack.adapters.parsers.segface.layout import model_of  # noqa: E402
 from likeness_pack.adapters.registry import VARIANT_METADATA  # noqa: E402
 from likeness_pack.faces.errors import LikenessError  # noqa: E402
-from likeness_pack.tools.conversion import require_free, write_checked  # noqa: E402
+from likeness_pack.tools.conversion import default_target, require_free, write_checked  # noqa: E402
 
 RESOLUTIONS = (224, 256, 448, 512)
 
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resolution", type=int, choices=RESOLUTIONS, default=512, help="of its training (512)")
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
     options = parser.parse_args(arguments)
-    target = options.target or options.source.with_suffix(".safetensors")
     try:
+        target = options.target or default_target(options.source)
         done = convert(options.source, target, options.variant, options.resolution, force=options.force)
     except (LikenessError, OSError) as error:
         print(error, file=sys.stderr)

@@ -29,6 +29,7 @@ from likeness_path import ROOT, register
 
 register()
 
+from likeness_pack.tools.queueing.client import require_folder  # noqa: E402
 from likeness_pack.tools.queueing.cluster import check_answers, is_this_machine  # noqa: E402
 from likeness_pack.tools.queueing.errors import Cancelled, NoServer, QueueingError, WrongUsage  # noqa: E402
 from likeness_pack.tools.queueing.items import Item, Unusable, read_items  # noqa: E402
@@ -112,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     chosen = _parser().parse_args(arguments)
     try:
+        require_folder(chosen.output)
         settings = [parse_setting(text) for text in chosen.set]
         items = read_items(chosen.source, load_workflow(chosen.workflow), settings, chosen.input)
         return _work(items, chosen)

@@ -26,6 +26,7 @@ from likeness_pack.tools.queueing.client import (  # noqa: E402  (the package mu
     Client,
     output_files,
     output_texts,
+    require_folder,
     save_file,
 )
 from likeness_pack.tools.queueing.errors import Cancelled, QueueingError  # noqa: E402
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     chosen = _parser().parse_args(arguments)
     try:
+        if chosen.output:
+            require_folder(chosen.output)
         made = prepare(load_workflow(chosen.workflow), [parse_setting(text) for text in chosen.set])
         result = _run(made, chosen)
     except QueueingError as error:

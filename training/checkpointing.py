@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -32,9 +33,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, part, dict(metadata))
-    if path.suffix == ".safetensors":
-        save_file(plain, part, {**metadata, TENSORS_HASH: file_sha256(part, tensors_start(part))})
+    try:
+        save_file(plain, part, dict(metadata))
+        if path.suffix == ".safetensors":
+            save_file(plain, part, {**metadata, TENSORS_HASH: file_sha256(part, tensors_start(part))})
+    except SafetensorError as error:
+        # A full disk, or a folder that may not be written to.
+        raise OSError(f"{path} cannot be written: {error}") from error
     part.replace(path)
 
 

@@ -286,6 +286,11 @@ def test_the_command_trains_too(folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert train_lafr.main([*command, "--seed", "2"]) == 1
     assert "expected seed 0, found seed 2" in capsys.readouterr().err
     assert train_lafr.main(["--pictures", str(tmp_path / "none"), *command[2:]]) == 1
+    capsys.readouterr()
+    for name in ("--tell-every", "--steps", "--batch"):
+        with pytest.raises(SystemExit):
+            train_lafr.main([*command, name, "0"])
+        assert f"{name}: expected 1 or more, found 0" in capsys.readouterr().err
 
 
 # The workflow

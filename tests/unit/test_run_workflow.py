@@ -235,6 +235,7 @@ def test_no_server_and_wrong_usage_have_their_codes(
     assert json.loads(capsys.readouterr().out)["error"].startswith("no ComfyUI answers at http://127.0.0.1:1 (")
     assert run(comfy, workflow, "--set", "Foto.image=x") == 2
     assert run(comfy, tmp_path / "missing.json") == 2
+    assert run(comfy, workflow, "--output", str(workflow / "below")) == 2
     assert not comfy.prompts
     with pytest.raises(SystemExit) as usage:
         run(comfy, workflow, "--no-such-option")

@@ -175,6 +175,15 @@ def test_convert_never_overwrites_unasked(tmp_path, capsys):
     assert torch.equal(load_tensors(read_header(target))["a"], torch.ones(2))
 
 
+def test_convert_needs_a_file_and_a_folder_that_is_there(tmp_path, capsys):
+    source = tmp_path / "a.ckpt"
+    torch.save({"a": torch.ones(2)}, source)
+    assert converted(source, tmp_path / "nowhere" / "b.safetensors") == 1
+    assert "b.safetensors: expected a folder" in capsys.readouterr().err
+    assert converted(".") == 1
+    assert "expected a file, found a folder" in capsys.readouterr().err
+
+
 def test_convert_reads_plain_pickles_of_arrays(tmp_path):
     source = tmp_path / "a.pkl"
     source.write_bytes(pickle.dumps({"net": {"w": np.arange(6, dtype=">f4").reshape(2, 3), "n": np.int64(3)}}, 4))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import Cancelled, NoServer, WorkflowFailed
+from .errors import Cancelled, NoServer, WorkflowFailed, WrongUsage
 from .titles import Workflow, title_of
 
 Pause = Callable[[float], None]
@@ -258,6 +258,13 @@ def output_texts(outputs: Mapping[str, Any], workflow: Workflow) -> list[dict[st
         for node in workflow
         if (outputs.get(node) or {}).get("text")
     ]
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a place for outputs that cannot be a folder, before anything is computed. Raises WrongUsage."""
+    taken = next((one for one in (path, *path.parents) if one.exists()), None)
+    if taken is not None and not taken.is_dir():
+        raise WrongUsage(f"{taken} is a file: give a folder for the outputs.")
 
 
 def save_file(client: Client, file: OutputFile, folder: Path) -> Path:
