@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from ..faces.errors import LikenessError
-from .file_names import refusal
+from .file_names import file_stamp, refusal
 from .host import folder_paths
 from .model_folders import folder_roots, input_folder
 
@@ -33,6 +34,17 @@ def training_folder(name: str) -> Path:
             cure="put the pictures there and give the folder's name, or connect 'images'",
         )
     return folder
+
+
+def folder_stamp(name: str) -> str:
+    """For a node's IS_CHANGED: another one when a file of `training_folder` comes, goes or changes."""
+    try:
+        folder = training_folder(name)
+    except BadPlace:
+        return ""
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    told = [f"{path.relative_to(folder).as_posix()} {file_stamp(path)}" for path in files]
+    return hashlib.sha256("\n".join(told).encode("utf-8", "replace")).hexdigest()
 
 
 def adapter_file(name: str, resume: bool, folder: str = "face_adapters") -> Path:

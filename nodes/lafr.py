@@ -141,6 +141,13 @@ class LikenessLafrTrain:
             "optional": {"images": ("IMAGE", {"tooltip": "Sharp faces instead of the folder."})},
         }
 
+    @classmethod
+    def IS_CHANGED(cls, folder: str = "", images: Any = None, **_: Any) -> str:  # noqa: N802 (the host's name)
+        """Train on pictures that came, went or changed."""
+        from ..inject.training_places import folder_stamp
+
+        return folder_stamp(folder or "") if images is None else ""
+
     def train(
         self,
         vae: Any,

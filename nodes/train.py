@@ -31,6 +31,17 @@ def _whole(default: int, low: int, high: int, tooltip: str) -> tuple[str, dict[s
     return "INT", {"default": default, "min": low, "max": high, "tooltip": tooltip}
 
 
+class _Trainer:
+    """What the host asks of both trainers."""
+
+    @classmethod
+    def IS_CHANGED(cls, source: str = DRAWN, folder: str = "", **_: Any) -> str:  # noqa: N802 (the host's name)
+        """Train on photographs that came, went or changed."""
+        from ..inject.training_places import folder_stamp
+
+        return folder_stamp(folder or "") if source == FOLDER else ""
+
+
 def _source_inputs(name: str, folder: str) -> dict[str, Any]:
     place = "Name of a folder inside ComfyUI's input folder, with a sub-folder of photographs for each person."
     source = "drawn faces: no photographs needed. folder: photographs of two or more persons."
@@ -54,7 +65,7 @@ def _run_inputs(steps: int, rate: float) -> dict[str, Any]:
     }
 
 
-class LikenessTrainAdapter:
+class LikenessTrainAdapter(_Trainer):
     """Train an adapter over a frozen base model."""
 
     DISPLAY_NAME = "Train Face Adapter"
@@ -144,7 +155,7 @@ class LikenessTrainAdapter:
             return _carried_out(trained, place, steps, learning_rate, preview_every)
 
 
-class LikenessTrainEncoder:
+class LikenessTrainEncoder(_Trainer):
     """Train a small face encoder."""
 
     DISPLAY_NAME = "Train Face Encoder"

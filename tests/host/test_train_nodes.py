@@ -18,6 +18,7 @@ from likeness_pack.inject.host import stop_if_cancelled
 from likeness_pack.inject.training_places import BadPlace
 from likeness_pack.nodes.adapter import LikenessLoadAdapter
 from likeness_pack.nodes.encoder import LikenessLoadEncoder
+from likeness_pack.nodes.lafr import LikenessLafrTrain
 from likeness_pack.nodes.train import LikenessTrainAdapter, LikenessTrainEncoder
 from likeness_pack.training import runs
 from likeness_pack.training.fact.models import ResamplerShape
@@ -116,6 +117,17 @@ def test_a_cancelled_run_says_how_to_go_on_and_ends_with_the_same_weights(
     train(LikenessTrainEncoder, ENCODER, name="parts")
     whole, parts = (load_file(folder / f"{stem}.safetensors") for stem in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize("node", [LikenessTrainAdapter, LikenessTrainEncoder, LikenessLafrTrain])
+def test_changed_photographs_are_trained_on_again(places: Path, node: Any) -> None:
+    folder = engine().base / "input" / "changing" / "a"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = node.IS_CHANGED(source="folder", folder="changing", name="x")
+    assert node.IS_CHANGED(source="folder", folder="changing", name="x") == before
+    (folder / f"{node.__name__}.png").write_bytes(b"one more")
+    assert node.IS_CHANGED(source="folder", folder="changing", name="x") != before
+    assert node.IS_CHANGED(source="folder", folder="../..", name="x") == ""
 
 
 def test_photographs_train_an_adapter_on_the_hosts_model(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
