@@ -122,7 +122,7 @@ class LikenessReadProvenance:
         """Read one file."""
         from ..adapters.provenance import BadManifest, manifest_of, manifest_text
         from ..inject.saved_files import input_file
-        from ..media.invisible_mark import is_marked
+        from ..media.invisible_mark import MarkFailed, is_marked
         from ..media.pictures import read_picture
         from ..media.texts import CLIPS, read_texts
 
@@ -133,7 +133,11 @@ class LikenessReadProvenance:
         except BadManifest as error:
             report, found, values = str(error), False, "{}"
         if invisible_mark and path.suffix.lower() not in CLIPS:
-            report += f"\ninvisible mark: {'found' if is_marked(read_picture(path)[0]) else 'not found'}"
+            try:
+                marked = "found" if is_marked(read_picture(path)[0]) else "not found"
+            except MarkFailed as error:
+                marked = f"not looked for ({error})"
+            report += f"\ninvisible mark: {marked}"
         return with_text(report, report, found, values)
 
 

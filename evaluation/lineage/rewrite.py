@@ -39,13 +39,7 @@ def write_with_metadata(
         BadCheckpoint: a file of another container or one that changes meanwhile, or a target that is there.
         OSError: the target cannot be written.
     """
-    if header.container != "safetensors":
-        raise BadCheckpoint(
-            header.path.name,
-            expected="a .safetensors file, which can hold metadata",
-            found="a pickle file",
-            cure="convert it with tools/convert_checkpoint.py",
-        )
+    _require_safetensors(header)
     if target.exists():
         raise BadCheckpoint(target.name, expected="a new name", found="a file of that name", cure="choose another name")
     tensors = data_sha256(header.path, on_block)
@@ -73,7 +67,11 @@ def described(header: CheckpointHeader, name: str, entries: Mapping[str, str]) -
         header: of the file that is copied; what it says of itself stays where ``entries`` are empty.
         name: the title where neither has one.
         entries: ``title``, ``author``, ``license``, ``merged_from``, ``description``.
+
+    Raises:
+        BadCheckpoint: a file of another container.
     """
+    _require_safetensors(header)
     said = {key.removeprefix(PREFIX): text for key, text in header.metadata.items() if key.startswith(PREFIX)}
     # A hash that another program wrote of the whole file holds no longer.
     said.pop("hash_sha256", None)
@@ -88,6 +86,16 @@ def hidden_change(header: CheckpointHeader, metadata: Mapping[str, str]) -> str:
     """A line where the tensors had been changed before they were copied, which the copy's new hash hides; else ""."""
     found = data_hash(header.metadata, metadata[TENSORS_HASH])
     return f"! {plain(header.path.name)}: {found.text}" if found.severity == "warning" else ""
+
+
+def _require_safetensors(header: CheckpointHeader) -> None:
+    if header.container != "safetensors":
+        raise BadCheckpoint(
+            header.path.name,
+            expected="a .safetensors file, which can hold metadata",
+            found="a pickle file",
+            cure="convert it with tools/convert_checkpoint.py",
+        )
 
 
 def _copy(source: Path, target: Path, metadata: Mapping[str, str], on_block: OnBlock | None) -> str:

@@ -109,6 +109,13 @@ def test_the_own_save_node_adds_the_identity_and_the_reader_finds_it(server: Ser
     assert f"identities: {digest[:12]}" in text and ("invisible mark: found" in text) == marks
 
 
+def test_a_picture_too_small_for_the_mark_still_tells_what_made_it(server: Server) -> None:
+    Image.new("RGB", (64, 64)).save(server.base / "input" / "small.png")
+    read = {"1": {"class_type": "LikenessReadProvenance", "inputs": {"file": "small.png", "invisible_mark": True}}}
+    text = text_of(server.history(read)["outputs"], "1")
+    assert "small.png: expected" in text and "invisible mark: not looked for (" in text
+
+
 def test_the_licence_of_a_model_file_is_checked(server: Server) -> None:
     adapter = _adapter(server)
     card = "---\nlicense: mit\nbase_model: a/b\n---\n"

@@ -88,8 +88,9 @@ def test_the_header_of_a_copy_ends_where_tensors_may_begin(tmp_path):
 def test_a_pickle_and_a_taken_name_are_refused(tmp_path):
     source, pickled = _lora(tmp_path), tmp_path / "a.bin"
     torch.save({"a": torch.ones(2)}, pickled)
-    with pytest.raises(BadCheckpoint, match="found a pickle file; convert it"):
-        _copy(pickled)
+    for refused in (described, lambda header, name, _: write_with_metadata(header, tmp_path / name, {})):
+        with pytest.raises(BadCheckpoint, match="found a pickle file; convert it"):
+            refused(read_header(pickled), "copy", {})
     with pytest.raises(BadCheckpoint, match="choose another name"):
         _copy(source, "some lora")
 
