@@ -15,6 +15,8 @@ from ..faces.errors import LikenessError
 
 OURS = "LIKENESS_"
 NO_OBJECTS = (str, int, float, list, dict)
+# The host turns what is typed into numbers; what comes over a wire is not looked at by every host.
+NUMBERS, NO_NUMBERS = ("INT", "FLOAT"), (str, dict)
 
 
 class WrongSocket(LikenessError):
@@ -49,8 +51,11 @@ def _check_given(node: type, signature: inspect.Signature, args: tuple[Any, ...]
 def _check_objects(node: type, inputs: Mapping[str, Any]) -> None:
     for name, kind in _kinds(node).items():
         value = inputs.get(name)
-        foreign = isinstance(value, NO_OBJECTS) or type(value).__module__.split(".")[0] == "comfy"
-        if str(kind).startswith(OURS) and foreign:
+        if str(kind).startswith(OURS):
+            foreign = isinstance(value, NO_OBJECTS) or type(value).__module__.split(".")[0] == "comfy"
+        else:
+            foreign = kind in NUMBERS and isinstance(value, NO_NUMBERS)
+        if foreign:
             raise WrongSocket(
                 _title(node),
                 expected=f"{kind} at {name}",

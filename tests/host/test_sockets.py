@@ -43,3 +43,14 @@ def test_a_wire_that_is_missing_is_named() -> None:
     node = NODE_CLASS_MAPPINGS["LikenessDetectFaces"]
     with pytest.raises(WrongSocket, match="missing a required argument: 'images'"):
         node().detect(detector=None, score=0.5, on_missing_face="error")
+
+
+@pytest.mark.parametrize(
+    ("name", "socket", "kind"),
+    [("LikenessDrawFaces", "variety", "FLOAT"), ("LikenessAvatarFaceMasks", "width", "INT")],
+)
+def test_a_text_on_a_wire_to_a_number_is_refused(name: str, socket: str, kind: str) -> None:
+    node = NODE_CLASS_MAPPINGS[name]
+    given = {key: None for key in inputs_of(node)} | {socket: "a report"}
+    with pytest.raises(WrongSocket, match=f"expected {kind} at {socket}, found str"):
+        getattr(node(), node.FUNCTION)(**given)
