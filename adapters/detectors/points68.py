@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...faces.errors import BadImage
 from ...faces.types import FaceBatch
 from ..encoders.dlib_resnet.encoder import dlib_files, dlib_modules, dlib_pixels, face_squares
 
@@ -37,7 +38,17 @@ class DlibPoints:
             images: (B, H, W, 3), 0..1.
             faces: of these pictures.
             each: called after each picture.
+
+        Raises:
+            BadImage: as many pictures as the faces are not of.
         """
+        if len(images) != len(faces.images):
+            raise BadImage(
+                "pictures for face points",
+                expected=f"the {len(faces.images)} pictures the faces were found in",
+                found=f"{len(images)}",
+                cure="connect the pictures that Detect Faces got",
+            )
         found = []
         for image, one in zip(images, faces.images, strict=True):
             found.append(self._picture(image, one.landmarks5))

@@ -238,7 +238,7 @@ def test_the_node_takes_its_size_from_what_is_there():
     assert run_node(tracks=moving(), characters=2)[0].shape == (5, 16, 24)
     with pytest.raises(BadMask, match="expected faces, a mask, or the size of the video, found none of them"):
         run_node()
-    with pytest.raises(BadMask, match="a video of 8 pixels and 1 frame at least, found 4 x 4"):
+    with pytest.raises(BadMask, match="a video of 8 to 16384 pixels and 1 frame at least, found 4 x 4"):
         character_masks(batch_of(faces_of(LEFT)), {}, (4, 4), 1)
 
 

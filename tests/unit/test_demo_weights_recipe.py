@@ -102,7 +102,12 @@ def test_requests_become_attributes_and_places():
     assert images.shape == (3, 64, 64, 3) and masks.shape == (3, 64, 64) and faces.counts == (1, 1, 1)
     assert torch.equal(drawn_person(5, asked, 64)[0], images)
     expected = expected_faces(asked, 64)
-    for wrong, pictures, word in (({"yaw": "left"}, 3, "a number for yaw"), ({}, 10**12, "1024"), ({}, 0, "1024")):
+    for wrong, pictures, word in (
+        ({"yaw": "left"}, 3, "a number for yaw"),
+        ({"yaw": float("nan")}, 3, "a number for yaw"),
+        ({}, 10**12, "1024"),
+        ({}, 0, "1024"),
+    ):
         with pytest.raises(BadParameters, match=word):
             asked_attributes(wrong, pictures, 0.0, 0)
     gaps = [

@@ -18,6 +18,8 @@ from .recognition import expected_landmarks
 
 DRAWN = "drawn"
 MOST_PICTURES = 1024
+# Beyond every attribute's scale, and small enough to be drawn.
+LARGEST = 360
 
 
 def asked_attributes(numbers: Mapping[str, float | bool], pictures: int, variety: float, seed: int) -> Attributes:
@@ -36,10 +38,14 @@ def asked_attributes(numbers: Mapping[str, float | bool], pictures: int, variety
         raise BadParameters(
             "portrait", expected=f"1 to {MOST_PICTURES} pictures", found=str(pictures), cure="ask for fewer"
         )
-    wrong = [name for name, value in numbers.items() if not isinstance(value, (int, float))]
+    asked: dict[str, object] = {**numbers, "variety": variety}
+    wrong = [name for name, value in asked.items() if not isinstance(value, (int, float)) or not abs(value) <= LARGEST]
     if wrong:
         raise BadParameters(
-            "portrait", expected=f"a number for {wrong[0]}", found=repr(numbers[wrong[0]])[:40], cure="write a number"
+            "portrait",
+            expected=f"a number for {wrong[0]}, at most {LARGEST} from 0",
+            found=repr(asked[wrong[0]])[:40],
+            cure="write a number",
         )
     told = {name: float(value) for name, value in numbers.items()}
     given = Attributes.neutral(pictures).replaced(**told, zoom=PORTRAIT_ZOOM)

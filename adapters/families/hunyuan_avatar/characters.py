@@ -33,6 +33,8 @@ OFFICIAL = "official"
 CHARACTER_ORDERS = (*ORDERS, OFFICIAL)
 # How many characters one node tells apart.
 MOST = 4
+# More than any video model makes; a wire can bring any number.
+LONGEST_SIDE = 16384
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,10 @@ def character_masks(
     options = options or CharacterOptions()
     height, width = size
     latent_frames = (frames - 1) // RATE + 1
-    if min(height, width) < CELL or frames < 1:
+    if min(height, width) < CELL or max(height, width) > LONGEST_SIDE or frames < 1:
         raise BadMask(
             "masks of characters",
-            expected=f"a video of {CELL} pixels and 1 frame at least",
+            expected=f"a video of {CELL} to {LONGEST_SIDE} pixels and 1 frame at least",
             found=f"{width} x {height}, {frames} frames",
             cure="set the size and length of the video",
         )
