@@ -110,6 +110,9 @@ def test_requests_become_attributes_and_places():
     ):
         with pytest.raises(BadParameters, match=word):
             asked_attributes(wrong, pictures, 0.0, 0)
+    for variety in (-1.0, 1.01):
+        with pytest.raises(BadParameters, match="a variety of 0 to 1"):
+            asked_attributes({}, 1, variety, 0)
     gaps = [
         (a.landmarks5 - b.landmarks5).norm(dim=-1).mean() for a, b in zip(expected.images, faces.images, strict=True)
     ]

@@ -32,7 +32,7 @@ def asked_attributes(numbers: Mapping[str, float | bool], pictures: int, variety
         seed: of the random ones.
 
     Raises:
-        BadParameters: a value that is no number, or a number of pictures that nobody means.
+        BadParameters: a value that is no number or out of range, or a number of pictures that nobody means.
     """
     if not 1 <= pictures <= MOST_PICTURES:
         raise BadParameters(
@@ -47,6 +47,8 @@ def asked_attributes(numbers: Mapping[str, float | bool], pictures: int, variety
             found=repr(asked[wrong[0]])[:40],
             cure="write a number",
         )
+    if not 0 <= variety <= 1:
+        raise BadParameters("portrait", expected="a variety of 0 to 1", found=str(variety), cure="choose one between")
     told = {name: float(value) for name, value in numbers.items()}
     given = Attributes.neutral(pictures).replaced(**told, zoom=PORTRAIT_ZOOM)
     chance = portrait_attributes(pictures, generator_for("requests", seed))
